@@ -1,0 +1,1 @@
+"""The library behind the stages: Semantic-Spectral Knowledge Distillation for gridded forecasts."""

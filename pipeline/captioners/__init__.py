@@ -1,0 +1,5 @@
+"""Captioners by name."""
+
+from pipeline.registry import Registry
+
+CAPTIONERS = Registry("captioner", {"narrator": "pipeline.captioners.narrator:Narrator"})

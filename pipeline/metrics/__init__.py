@@ -1,0 +1,13 @@
+"""Metrics by name."""
+
+from pipeline.registry import Registry
+
+METRICS = Registry(
+    "metric",
+    {
+        "mse": "pipeline.metrics.mse:MSE",
+        "mae": "pipeline.metrics.mae:MAE",
+        "ssim": "pipeline.metrics.ssim:SSIM",
+        "rmse": "pipeline.metrics.rmse:RMSE",
+    },
+)

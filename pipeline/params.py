@@ -1,0 +1,197 @@
+"""params.yaml -> one frozen, typed tree. The only reader of that file.
+
+Unknown keys, wrong types and values out of range raise `UserError` with the key, the value and what is
+allowed. Names of components (dataset, captioner, ...) are checked against the rooms' tables.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from pipeline.errors import UserError
+
+PARAMS_FILE = Path("params.yaml")
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, populate_by_name=True)
+
+
+class Fetch(Section):
+    """Where raw files come from. `source` is ignored by simulated data sets."""
+
+    source: str | None = None  # folder, file, glob or fsspec URL
+    days: Annotated[int, Field(ge=30)] = 440  # simulated days kept
+    spin_up_days: NonNegative = 100  # simulated days thrown away first
+
+
+class Splits(Section):
+    """Fractions of the record, contiguous in time, in this order."""
+
+    train: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.15
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Splits:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + validation + test is {total:g}; it must be 1")
+        return self
+
+
+class Ingest(Section):
+    variables: Annotated[tuple[str, ...], Field(min_length=1)]
+    dimensions: dict[Literal["time", "latitude", "longitude"], str] = {}  # the source's own names, if unusual
+    t_in: Positive = 4  # input frames of a window
+    t_out: Positive = 4  # target frames of a window
+    step: Positive = 2  # record frames between two frames of a window
+    stride: Positive = 3  # record frames between the starts of two windows
+    splits: Splits = Splits()
+    missing: Literal["fail", "drop", "fill"] = "fail"  # NaN or infinity in the fields
+    description: str = ""  # fixed words about the data set, for the captioner
+    shard_megabytes: PositiveFloat = 50
+
+
+class Caption(Section):
+    max_words: Positive = 120
+    max_failed_share: Fraction = 0.05
+
+
+class Embed(Section):
+    model: str | None = None  # hub name or folder, for `embedder: huggingface`
+    revision: str | None = None
+    max_tokens: Positive = 160
+    batch_size: Positive = 32
+
+
+class Training(Section):
+    """What `training.fit` needs, for teacher and student alike."""
+
+    epochs: Positive = 100
+    batch_size: Positive = 16
+    learning_rate: PositiveFloat = 1e-3
+    plateau_epochs: Positive = 5  # epochs without a better validation loss before the rate falls
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    stop_epochs: Positive = 15  # epochs without a better validation loss before training stops
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+
+
+class TrainTeacher(Training):
+    sizes: dict[str, dict[str, Any]] = {}  # by teacher's name; each teacher documents its own keys
+    fusion_layers: Positive = 2  # N of eq. 5-9
+    fusion_heads: Positive = 4
+
+
+class DumpFeatures(Section):
+    dtype: Literal["float16", "float32"] = "float16"
+    batch_size: Positive = 32
+    checked_windows: Positive = 8  # how many stored windows are computed again and compared
+
+
+class Distill(Training):
+    sizes: dict[str, dict[str, Any]] = {}  # by student's name
+    repeats: Positive = 3  # students trained per method, with seeds seed, seed + 1, ...
+    train_windows: Positive | None = None  # evenly spaced training windows given to the student; null: all
+    target_scale: Literal["raw", "standardised"] = "standardised"
+
+
+class Evaluate(Section):
+    batch_size: Positive = 32
+    latency_runs: Positive = 30
+    bootstrap_samples: Positive = 1000
+    block_windows: Positive = 10  # consecutive test windows resampled together
+    example_windows: Positive = 3
+
+
+class Report(Section):
+    title: str = "s2kd report"
+
+
+class Runtime(Section):
+    """Where the work runs. No stage depends on it: it must not change a result's meaning."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: Positive = 1
+    nodes: Positive = 1
+    dask_scheduler: str | None = None  # address of a dask.distributed scheduler; null: threads here
+
+
+class Params(Section):
+    seed: NonNegative = 42
+    dataset: str
+    captioner: str
+    embedder: str
+    teacher: str
+    students: Annotated[tuple[str, ...], Field(min_length=1)]
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    beta: Weight = 0.5  # eq. 12
+    lambda_: Annotated[Weight, Field(alias="lambda")] = 1.0  # eq. 14
+    fetch: Fetch = Fetch()
+    ingest: Ingest
+    caption: Caption = Caption()
+    embed: Embed = Embed()
+    train_teacher: TrainTeacher = TrainTeacher()
+    dump_features: DumpFeatures = DumpFeatures()
+    distill: Distill = Distill()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Params:
+        for key in ("students", "methods"):
+            names = getattr(self, key)
+            if len(set(names)) != len(names):
+                raise ValueError(f"{key} lists a name twice: {', '.join(names)}")
+        return self
+
+
+def load(path: Path = PARAMS_FILE) -> Params:
+    """Reads and checks `path`; raises UserError for anything wrong in it."""
+    try:
+        tree = YAML(typ="safe", pure=True).load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run from the repository's root") from None
+    except YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} holds {type(tree).__name__}; a mapping of parameters is expected")
+    return parse(tree, str(path))
+
+
+def parse(tree: dict[str, Any], source: str = "params") -> Params:
+    """Checks a tree of plain values; `source` is named in the error."""
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("\n".join(_sentence(source, problem) for problem in error.errors())) from None
+
+
+def _sentence(source: str, problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: unknown key '{key}'; allowed beside it: {', '.join(_siblings(problem['loc'][:-1]))}"
+    if problem["type"] == "missing":
+        return f"{source}: key '{key}' is missing"
+    return f"{source}: {key} = {problem['input']!r} is not allowed: {problem['msg']}"
+
+
+def _siblings(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Params
+    for part in location:
+        field = model.model_fields.get(part)
+        if field is None or not hasattr(field.annotation, "model_fields"):
+            return []
+        model = field.annotation
+    return [field.alias or name for name, field in model.model_fields.items()]

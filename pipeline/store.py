@@ -1,0 +1,244 @@
+"""The Zarr v3 layout: how arrays are created, the ingested record is described, opened and checked.
+
+`data/ingest/store.zarr` is one group that `xarray.open_zarr` reads:
+
+    <variable> (time, latitude, longitude)           float32, physical units, one array per variable
+        attributes units, long_name, training_mean, training_std
+    <variable>_climatology, <variable>_climatology_std (latitude, longitude)   over the training frames
+    time (time) int64, seconds since 1970-01-01; latitude, longitude float64 (or y, x on a plane)
+    segment (time) int32                             frames of one number follow each other without a gap
+    window_start (window) int64, window_split (window) int8    the windows, numbered by position
+    attributes t_in, t_out, step, stride, frame_seconds, time_stamps, description, ...
+
+Shards hold about 50 MB, chunks what one read takes, and every chunk carries a crc32c. Equal content gives
+equal bytes: nothing in the store depends on when or where it was written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from pipeline.errors import UserError
+
+FORMAT = "s2kd-store/1"
+SPLITS = ("train", "validation", "test")  # window_split holds the position in this tuple
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One field: its name in the store, its CF units and a name for people."""
+
+    name: str
+    units: str
+    long_name: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The horizontal grid. `dims` are ("latitude", "longitude") in degrees, or ("y", "x") on a plane."""
+
+    dims: tuple[str, str]
+    y: NDArray[np.float64]  # (H,), ascending
+    x: NDArray[np.float64]  # (W,)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.y), len(self.x)
+
+    @property
+    def geographic(self) -> bool:
+        return self.dims == ("latitude", "longitude")
+
+    @property
+    def periodic(self) -> bool:
+        """True if the columns go once around the globe, so that the last is the first one's neighbour."""
+        if not self.geographic or len(self.x) < 2:
+            return False
+        return bool(np.isclose(len(self.x) * (self.x[1] - self.x[0]), 360))
+
+    @property
+    def latitude_weights(self) -> NDArray[np.float64]:
+        """(H,) cosine of latitude, scaled to mean 1; all ones on a plane."""
+        if not self.geographic:
+            return np.ones(len(self.y))
+        weights = np.cos(np.deg2rad(self.y))
+        return weights / weights.mean()
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of the training frames alone, in physical units."""
+
+    mean: NDArray[np.float64]  # (C,)
+    std: NDArray[np.float64]  # (C,)
+    climatology: NDArray[np.float32]  # (C, H, W), mean over time
+    climatology_std: NDArray[np.float32]  # (C, H, W), standard deviation over time
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that is known of a record apart from its values and time stamps."""
+
+    variables: tuple[Variable, ...]
+    grid: Grid
+    statistics: Statistics
+    frame_seconds: float  # between two frames of the record
+    time_stamps: Literal["calendar", "nominal"]  # nominal: they order the frames but mean no hour or season
+    text: str  # the data set's fixed description in words
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The sample axis: window i starts at frame start[i]; its frames are `step` frames apart."""
+
+    start: NDArray[np.int64]
+    split: NDArray[np.int8]
+    t_in: int
+    t_out: int
+    step: int
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def of(self, split: Split) -> NDArray[np.int64]:
+        """The numbers of the windows in one split, ascending."""
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def input_frames(self, window: int) -> NDArray[np.int64]:
+        return self.start[window] + self.step * np.arange(self.t_in)
+
+    def target_frames(self, window: int) -> NDArray[np.int64]:
+        return self.start[window] + self.step * np.arange(self.t_in, self.t_in + self.t_out)
+
+
+class Store:
+    """An ingested record, opened for reading."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError if `path` is missing or not such a store."""
+        self.path = path
+        self.group = open_group(path)
+        if self.group.attrs.get("format") != FORMAT:
+            found = self.group.attrs.get("format")
+            raise UserError(f"{path} is not a store of format {FORMAT} but {found!r}; ingest again")
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        return _array(self.group, name)
+
+    @cached_property
+    def times(self) -> NDArray[np.datetime64]:
+        """(time,) time stamps in UTC."""
+        return np.asarray(self.array("time")[:]).astype("datetime64[s]")
+
+    @cached_property
+    def windows(self) -> Windows:
+        attrs: Any = self.group.attrs
+        return Windows(
+            start=np.asarray(self.array("window_start")[:]),
+            split=np.asarray(self.array("window_split")[:]),
+            t_in=int(attrs["t_in"]),
+            t_out=int(attrs["t_out"]),
+            step=int(attrs["step"]),
+        )
+
+    @cached_property
+    def description(self) -> Description:
+        attrs: Any = self.group.attrs
+        names = list(attrs["variables"])
+        arrays = [self.array(name) for name in names]
+        row, column = attrs["grid_dims"]
+        return Description(
+            variables=tuple(
+                Variable(name, str(array.attrs["units"]), str(array.attrs["long_name"]))
+                for name, array in zip(names, arrays, strict=True)
+            ),
+            grid=Grid((row, column), np.asarray(self.array(row)[:]), np.asarray(self.array(column)[:])),
+            statistics=Statistics(
+                mean=np.array([array.attrs["training_mean"] for array in arrays], dtype=np.float64),
+                std=np.array([array.attrs["training_std"] for array in arrays], dtype=np.float64),
+                climatology=np.stack([np.asarray(self.array(f"{name}_climatology")[:]) for name in names]),
+                climatology_std=np.stack([np.asarray(self.array(f"{name}_climatology_std")[:]) for name in names]),
+            ),
+            frame_seconds=float(attrs["frame_seconds"]),
+            time_stamps=attrs["time_stamps"],
+            text=str(attrs["description"]),
+        )
+
+    def frames(self, start: int, stop: int) -> NDArray[np.float32]:
+        """(stop - start, C, H, W): consecutive frames of all variables, physical units."""
+        return np.stack([np.asarray(self.array(v.name)[start:stop]) for v in self.description.variables], axis=1)
+
+
+def open_group(path: Path) -> zarr.Group:
+    """Opens a Zarr group for reading; raises UserError if it is missing or damaged."""
+    try:
+        return zarr.open_group(path, mode="r")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; `dvc repro` makes it, `dvc pull` fetches it") from None
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} is not a readable Zarr group: {error}") from None
+
+
+def create_array(
+    group: zarr.Group,
+    name: str,
+    shape: Sequence[int],
+    dtype: str,
+    dims: Sequence[str],
+    rows_per_chunk: int,
+    shard_megabytes: float = 50,
+    attributes: dict[str, Any] | None = None,
+) -> zarr.Array[Any]:
+    """Creates an array that is chunked and sharded along its first axis.
+
+    A shard holds as many whole chunks as come nearest below `shard_megabytes` (uncompressed), at least one
+    and no more than the array needs. Written a shard at a time, each shard is one atomically renamed file.
+    """
+    row_bytes = math.prod(shape[1:]) * np.dtype(dtype).itemsize
+    rows_per_chunk = max(1, min(rows_per_chunk, shape[0]))
+    chunks_needed = math.ceil(shape[0] / rows_per_chunk)
+    chunks_per_shard = max(1, min(chunks_needed, int(shard_megabytes * 1e6 // max(1, row_bytes * rows_per_chunk))))
+    return group.create_array(
+        name,
+        shape=tuple(shape),
+        dtype=dtype,
+        chunks=(rows_per_chunk, *shape[1:]),
+        shards=(rows_per_chunk * chunks_per_shard, *shape[1:]),
+        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+        dimension_names=tuple(dims),
+        attributes=attributes or {},
+        fill_value=0,
+        config={"write_empty_chunks": True},
+    )
+
+
+def rows_per_shard(array: zarr.Array[Any]) -> int:
+    shards = array.shards or array.chunks
+    return int(shards[0])
+
+
+def shard_is_written(array: zarr.Array[Any], folder: Path, index: int) -> bool:
+    """Whether shard `index` along the first axis lies on disk; `folder` is the group's folder."""
+    key = array.metadata.encode_chunk_key((index, *(0 for _ in array.shape[1:])))
+    return (folder / array.path / key).is_file()
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    try:
+        node = group[name]
+    except KeyError:
+        raise UserError(f"{group.store_path} lacks the array '{name}'; it holds {', '.join(sorted(group))}") from None
+    if not isinstance(node, zarr.Array):
+        raise UserError(f"{group.store_path}: '{name}' is a group; an array is expected")
+    return node

@@ -1,0 +1,5 @@
+"""Students by name."""
+
+from pipeline.registry import Registry
+
+STUDENTS = Registry("student", {"unet": "pipeline.students.unet:UNet"})

@@ -1,0 +1,5 @@
+"""Teachers by name."""
+
+from pipeline.registry import Registry
+
+TEACHERS = Registry("teacher", {"simvp": "pipeline.teachers.simvp:SimVP"})

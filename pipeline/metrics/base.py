@@ -19,8 +19,10 @@ class Metric(ABC):
     Keeping a value per window makes metrics stream over a split and lets intervals be bootstrapped.
     """
 
-    label: ClassVar[str]  # with its reduction and units, as printed in a table's head
+    title: ClassVar[str]  # a table's head
+    label: ClassVar[str]  # the same with its reduction and units, for the note below the table
     smaller_is_better: ClassVar[bool] = True
+    across_variables: ClassVar[bool] = True  # False: variables keep their own units and are never averaged
 
     def __init__(self, description: Description) -> None:
         self.description = description

@@ -1,0 +1,43 @@
+"""What a model costs: parameters, multiply-accumulates, and the time of one forecast."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.batch import Batch
+from pipeline.evaluation import Forecast
+from pipeline.models import parameter_count
+
+WARM_UP_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """parameters: trainable ones. multiply_accumulates: of convolutions and matrix products, for one window."""
+
+    parameters: int
+    multiply_accumulates: int
+    latency_ms: float
+
+
+@torch.no_grad()
+def measure(model: nn.Module, forecast: Forecast, batch: Batch, runs: int) -> Cost:
+    """`batch` holds one window; the latency is the median of `runs` forecasts after a warm-up."""
+    with FlopCounterMode(display=False) as counter:
+        forecast(batch)
+    for _ in range(WARM_UP_RUNS):
+        forecast(batch)
+    milliseconds = [_timed(forecast, batch) for _ in range(runs)]
+    return Cost(parameter_count(model), counter.get_total_flops() // 2, round(statistics.median(milliseconds), 3))
+
+
+def _timed(forecast: Forecast, batch: Batch) -> float:
+    start = time.perf_counter()
+    forecast(batch)  # brings the forecast back to the processor, so that a device has finished
+    return (time.perf_counter() - start) * 1000

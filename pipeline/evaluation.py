@@ -1,0 +1,221 @@
+"""Scoring of forecasters over the test split, one pass for each, a batch at a time.
+
+A forecaster is any callable from a `Batch` to a forecast (B, T_out, C, H, W) in physical units, so the
+references, the teacher and the students are scored by the same code on the same windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.batch import Batch
+from pipeline.errors import UserError
+from pipeline.metrics import METRICS
+from pipeline.metrics.base import Metric
+from pipeline.progress import progress
+from pipeline.store import Description, Store
+from pipeline.windows import WindowDataset, loader
+from pipeline.work import Work
+
+Forecast = Callable[[Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Who forecasts: a reference, the teacher, or one repeat of a student under a method."""
+
+    model: str
+    method: str = ""
+    seed: int | None = None
+
+    def __str__(self) -> str:
+        parts = (self.model, self.method, "" if self.seed is None else f"seed {self.seed}")
+        return " ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Values per window of every forecaster on the same windows.
+
+    windows: (N,) numbers in the store. lead_hours: (T_out,) after the last input frame.
+    values: for each run (M, N, T_out, C) float64, metrics in the order of `metrics`.
+    """
+
+    metrics: Mapping[str, Metric]
+    windows: NDArray[np.int64]
+    lead_hours: NDArray[np.float64]
+    variables: tuple[str, ...]
+    values: Mapping[Run, NDArray[np.float64]]
+
+    def of(self, run: Run, metric: str) -> NDArray[np.float64]:
+        """(N, T_out, C)."""
+        return self.values[run][list(self.metrics).index(metric)]
+
+    def score(self, run: Run, metric: str) -> float:
+        """One number over windows, lead times and variables."""
+        return float(self.metrics[metric].finish(self.of(run, metric).mean()))
+
+    def by_lead(self, run: Run, metric: str) -> NDArray[np.float64]:
+        """(T_out, C), finished after the mean over windows."""
+        return self.metrics[metric].finish(self.of(run, metric).mean(0))
+
+    def groups(self) -> dict[tuple[str, str], list[Run]]:
+        """The repeats of each (model, method), in the order in which they were scored."""
+        groups: dict[tuple[str, str], list[Run]] = {}
+        for run in self.values:
+            groups.setdefault((run.model, run.method), []).append(run)
+        return groups
+
+
+def build_metrics(description: Description) -> dict[str, Metric]:
+    """Every metric in the room's table."""
+    return {name: METRICS.load(name)(description) for name in METRICS}
+
+
+def persistence(batch: Batch) -> Tensor:
+    """The last input frame, repeated."""
+    return batch.inputs[:, -1:].expand_as(batch.targets)
+
+
+def climatology(description: Description) -> Forecast:
+    """The training split's mean map of each variable, at every lead time."""
+    maps = torch.as_tensor(description.statistics.climatology)
+    return lambda batch: maps.to(batch.targets).expand_as(batch.targets)
+
+
+def lead_hours(store: Store) -> NDArray[np.float64]:
+    """(T_out,) hours from the last input frame to each target frame."""
+    windows = store.windows
+    return np.arange(1, windows.t_out + 1) * windows.step * store.description.frame_seconds / 3600
+
+
+@torch.no_grad()
+def score(
+    run: Run, forecast: Forecast, batches: Iterable[Batch], total: int, metrics: Mapping[str, Metric]
+) -> NDArray[np.float64]:
+    """(M, N, T_out, C) float64: every metric of every window; `total` batches, in window order.
+
+    Raises UserError if a forecast is not finite: a mean over it would say nothing.
+    """
+    parts = []
+    for batch in progress(batches, f"scoring {run}", total, "batch"):
+        fields = forecast(batch)
+        finite = torch.isfinite(fields).flatten(1).all(1)
+        if not finite.all():
+            window = batch.windows[~finite][0].item()
+            raise UserError(f"{run} forecasts NaN or infinity for window {window}; train it with a lower learning_rate")
+        parts.append(torch.stack([metric.per_window(fields, batch.targets) for metric in metrics.values()]))
+    return torch.cat(parts, dim=1).double().numpy()
+
+
+def score_all(forecasters: Mapping[Run, Forecast], dataset: WindowDataset, batch_size: int, work: Work) -> Scores:
+    """Scores every forecaster on all windows of `dataset`; those that a killed run had finished are kept in `work`.
+
+    Raises UserError if there is no window.
+    """
+    store = dataset.store
+    if not len(dataset):
+        raise UserError(f"{store.path} has no test window; give ingest.splits.test a larger share")
+    metrics = build_metrics(store.description)
+    batches = loader(dataset, batch_size)
+    values = {}
+    for run in forecasters:
+        name = f"{run}.npy"
+        if not work.has(name):
+            with work.part(name) as part, part.open("wb") as stream:
+                np.save(stream, score(run, forecasters[run], batches, len(batches), metrics))
+        values[run] = np.load(work.path(name), allow_pickle=False)
+    variables = tuple(variable.name for variable in store.description.variables)
+    return Scores(metrics, dataset.numbers, lead_hours(store), variables, values)
+
+
+def write_scores(scores: Scores, path: Path) -> None:
+    """A Parquet table with a row for each run, metric, window, lead time and variable.
+
+    `value` is a window's mean before the metric is finished: for rmse the mean *squared* error.
+    """
+    import pyarrow.parquet as pq
+
+    writer = None
+    for run in scores.values:
+        table = _score_table(scores, run)
+        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+def _score_table(scores: Scores, run: Run):  # type: ignore[no-untyped-def]  # pyarrow has no types
+    import pyarrow as pa
+
+    values = scores.values[run]
+    metric, window, lead, variable = (axis.reshape(-1) for axis in np.indices(values.shape))
+    return pa.table(
+        {
+            "model": _repeated(run.model, values.size),
+            "method": _repeated(run.method or None, values.size),
+            "seed": pa.array([run.seed] * values.size, pa.int64()),
+            "window": scores.windows[window],
+            "lead_hours": scores.lead_hours[lead],
+            "variable": pa.DictionaryArray.from_arrays(variable.astype(np.int32), list(scores.variables)),
+            "metric": pa.DictionaryArray.from_arrays(metric.astype(np.int32), list(scores.metrics)),
+            "value": values.reshape(-1),
+        }
+    )
+
+
+def _repeated(value: str | None, size: int):  # type: ignore[no-untyped-def]
+    import pyarrow as pa
+
+    return pa.DictionaryArray.from_arrays(pa.array([None if value is None else 0] * size, pa.int32()), [value or ""])
+
+
+def rows_by_lead(scores: Scores, metric: str) -> list[dict[str, str | float]]:
+    """Rows for a plot: lead_hours, model (with its method), variable, the metric, its sd over seeds."""
+    rows: list[dict[str, str | float]] = []
+    for (model, method), runs in scores.groups().items():
+        values = np.stack([scores.by_lead(run, metric) for run in runs])
+        for lead, hours in enumerate(scores.lead_hours):
+            for index, variable in enumerate(scores.variables):
+                over_seeds = values[:, lead, index]
+                row: dict[str, str | float] = {
+                    "lead_hours": float(hours),
+                    "model": f"{model} {method}".strip(),
+                    "variable": variable,
+                    metric: float(over_seeds.mean()),
+                    "sd_over_seeds": deviation(over_seeds),
+                }
+                rows.append(row)
+    return rows
+
+
+def deviation(values: Sequence[float] | NDArray[np.float64]) -> float:
+    """The sample standard deviation, 0 for a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def example_positions(windows: int, count: int) -> list[int]:
+    """Which test windows are shown: evenly spaced over the split, so none is picked for its looks."""
+    count = min(count, windows)
+    return [(2 * index + 1) * windows // (2 * count) for index in range(count)]
+
+
+@torch.no_grad()
+def examples(forecasters: Mapping[Run, Forecast], batch: Batch) -> dict[str, NDArray[np.float32]]:
+    """Fields for maps, physical units: `last_input` (B, C, H, W), `truth` and forecasts (B, T_out, C, H, W).
+
+    Of a method's repeats the first stands for all, under the name "model method".
+    """
+    fields = {"last_input": batch.inputs[:, -1], "truth": batch.targets}
+    for run in forecasters:
+        name = str(Run(run.model, run.method))
+        if name not in fields:
+            fields[name] = forecasters[run](batch)
+    return {name: np.ascontiguousarray(field.float().numpy()) for name, field in fields.items()}

@@ -1,0 +1,155 @@
+"""The files of data/evaluate: written by `evaluate`, read by the main table and the report.
+
+    metrics.json       DVC metrics: student -> method -> score           differences.json  comparisons
+    scores.parquet     a value per run, window, lead time and variable   cost.json         parameters, latency
+    rmse_by_lead.csv, mse_by_lead.csv, training.csv   DVC plots          setup.json        what was compared
+    examples.npz, examples.json                       fields, time stamps and captions of a few windows
+
+Latency alone differs between two equal runs, so it lies apart from the rest, in cost.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline import paths
+from pipeline.comparison import Comparison, as_json, metrics_tree
+from pipeline.cost import Cost
+from pipeline.errors import UserError
+from pipeline.evaluation import Run, Scores, rows_by_lead, write_scores
+from pipeline.store import SPLITS, Store
+from pipeline.work import write_json
+
+
+def write_evaluation(folder: Path, scores: Scores, comparisons: list[Comparison], costs: Mapping[str, Cost]) -> None:
+    """All that follows from the scores, and the costs of teacher and students."""
+    write_json(folder / "metrics.json", metrics_tree(scores))
+    write_json(folder / "differences.json", as_json(comparisons))
+    write_json(folder / "cost.json", {name: asdict(cost) for name, cost in costs.items()})
+    write_scores(scores, folder / "scores.parquet")
+    for metric in ("rmse", "mse"):
+        _write_csv(folder / f"{metric}_by_lead.csv", pd.DataFrame(rows_by_lead(scores, metric)))
+
+
+def write_setup(folder: Path, store: Store, scores: Scores) -> None:
+    """What was compared: the data set, the windows, the metrics' definitions, the models."""
+    description, windows = store.description, store.windows
+    grid = description.grid
+    write_json(
+        folder / "setup.json",
+        {
+            "description": description.text,
+            "variables": [asdict(variable) for variable in description.variables],
+            "grid": {"dims": list(grid.dims), "y": grid.y.tolist(), "x": grid.x.tolist()},
+            "frames": len(store.times),
+            "time_stamps": description.time_stamps,
+            "first_frame": str(store.times[0]),
+            "last_frame": str(store.times[-1]),
+            "t_in": windows.t_in,
+            "t_out": windows.t_out,
+            "step_hours": windows.step * description.frame_seconds / 3600,
+            "windows": {split: int((windows.split == number).sum()) for number, split in enumerate(SPLITS)},
+            "metrics": {
+                name: {"title": metric.title, "label": metric.label, "across_variables": metric.across_variables}
+                for name, metric in scores.metrics.items()
+            },
+            "runs": [asdict(run) for run in scores.values],
+        },
+    )
+
+
+def write_training(folder: Path, models: Mapping[Run, Path]) -> None:
+    """training.csv from each model's history: a row for each run and epoch; terms that a method lacks stay empty."""
+    rows = []
+    for run, path in models.items():
+        history = json.loads((path / "history.json").read_text())
+        rows += [{"run": str(run), **asdict(run), **row} for row in history]
+    _write_csv(folder / "training.csv", pd.DataFrame(rows).astype({"seed": "Int64", "epoch": "int64"}))
+
+
+def write_examples(
+    folder: Path,
+    store: Store,
+    windows: NDArray[np.int64],
+    fields: Mapping[str, NDArray[np.float32]],
+    captions: Sequence[str],
+) -> None:
+    """Fields of the example windows, with what a reader needs to place them."""
+    np.savez_compressed(folder / "examples.npz", allow_pickle=False, **fields)
+    rows = []
+    for window in windows.tolist():
+        last_input = store.times[store.windows.input_frames(window)[-1]]
+        rows.append({"window": window, "last_input": str(last_input), "caption": captions[window]})
+    write_json(folder / "examples.json", rows)
+
+
+class Results:
+    """data/evaluate, opened for reading."""
+
+    def __init__(self, folder: Path = paths.EVALUATE) -> None:
+        self.folder = folder
+        self.metrics: dict[str, Any] = self._json("metrics.json")
+        self.costs = {name: Cost(**cost) for name, cost in self._json("cost.json").items()}
+        self.comparisons = [Comparison(**row) for row in self._json("differences.json")]
+        self.setup: dict[str, Any] = self._json("setup.json")
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        return [Run(**run) for run in self.setup["runs"]]
+
+    @cached_property
+    def students(self) -> dict[str, list[str]]:
+        """The methods of each student, in the order of params.yaml."""
+        found: dict[str, list[str]] = {}
+        for run in self.runs:
+            if run.method and run.method not in found.setdefault(run.model, []):
+                found[run.model].append(run.method)
+        return found
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        return sorted({run.seed for run in self.runs if run.seed is not None and run.method})
+
+    @cached_property
+    def rmse(self) -> pd.DataFrame:
+        return self._csv("rmse_by_lead.csv")
+
+    @cached_property
+    def training(self) -> pd.DataFrame:
+        """Rows of training.csv; `method` is empty for the teacher."""
+        return self._csv("training.csv").fillna({"method": ""})
+
+    @cached_property
+    def examples(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._json("examples.json")
+        return rows
+
+    @cached_property
+    def fields(self) -> dict[str, NDArray[np.float32]]:
+        with np.load(self._existing("examples.npz"), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+
+    def _json(self, name: str) -> Any:
+        return json.loads(self._existing(name).read_text())
+
+    def _csv(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(self._existing(name))
+
+    def _existing(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing; `dvc repro evaluate` makes it, `dvc pull evaluate` fetches it")
+        return path
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    path.write_text(table.to_csv(index=False, lineterminator="\n"))

@@ -1,0 +1,45 @@
+"""Scores the references, the teacher and every student on the test split.
+
+    python -m stages.evaluate
+
+Reads data/{ingest,caption,embed,train_teacher,distill}/, writes data/evaluate/ (see pipeline/results.py).
+"""
+
+from __future__ import annotations
+
+from pipeline import captions, paths, results
+from pipeline.comparison import compare_all
+from pipeline.embeddings import Embeddings
+from pipeline.evaluation import example_positions, examples, score_all
+from pipeline.forecasters import Forecasters
+from pipeline.metrics import METRICS
+from pipeline.params import Params
+from pipeline.stage import run
+from pipeline.store import Store
+from pipeline.windows import WindowDataset
+from pipeline.work import Work, replacing
+
+CODE = ["pipeline.evaluation", "pipeline.forecasters", *(entry.partition(":")[0] for entry in METRICS.values())]
+
+
+def main(params: Params) -> None:
+    """Scores the references, the teacher and every student on the test split."""
+    settings = params.evaluate
+    store = Store(paths.STORE)
+    test = WindowDataset(store, "test", text=Embeddings(paths.EMBEDDINGS))
+    forecasters = Forecasters.of(params, store)
+    inputs = [paths.STORE, paths.EMBEDDINGS, *forecasters.folders.values()]
+    with Work("evaluate", inputs, settings.batch_size, CODE) as work, replacing(paths.EVALUATE) as folder:
+        scores = score_all(forecasters, test, settings.batch_size, work)
+        folder.mkdir()
+        comparisons = compare_all(scores, settings, params.seed)
+        results.write_evaluation(folder, scores, comparisons, forecasters.costs(test[0], settings.latency_runs))
+        results.write_setup(folder, store, scores)
+        results.write_training(folder, forecasters.folders)
+        shown = test.__getitems__(example_positions(len(test), settings.example_windows))
+        fields = examples(forecasters, shown)
+        results.write_examples(folder, store, shown.windows.numpy(), fields, captions.texts(paths.CAPTIONS))
+
+
+if __name__ == "__main__":
+    run(main)

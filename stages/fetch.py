@@ -1,0 +1,30 @@
+"""Gets the raw files: simulates a twin, copies a selection, or checks a local folder.
+
+    python -m stages.fetch
+
+Reads the source named in params.yaml, writes data/fetch/.
+"""
+
+from __future__ import annotations
+
+from pipeline import paths
+from pipeline.datasets import DATASETS
+from pipeline.params import Params
+from pipeline.stage import run
+from pipeline.work import Work, replacing
+
+
+def main(params: Params) -> None:
+    """Gets the raw files of the chosen data set."""
+    source = DATASETS.load(params.dataset)(params.fetch, params.ingest, params.seed)
+    settings = [params.dataset, params.fetch, params.ingest, params.seed]
+    with Work("fetch", params=settings, code=[type(source).__module__]) as work:
+        folder = work.path("raw")  # kept if the run is killed, so that the source can go on from what is there
+        folder.mkdir(exist_ok=True)
+        source.fetch(folder)
+        with replacing(paths.FETCH) as temporary:
+            folder.rename(temporary)
+
+
+if __name__ == "__main__":
+    run(main)

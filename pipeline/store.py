@@ -17,6 +17,7 @@ equal bytes: nothing in the store depends on when or where it was written.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,12 +28,32 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.errors import ZarrUserWarning
 
 from pipeline.errors import UserError
 
 FORMAT = "s2kd-store/1"
-SPLITS = ("train", "validation", "test")  # window_split holds the position in this tuple
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")  # window_split holds the position in this tuple
+
+TIME_ATTRIBUTES = {
+    "standard_name": "time",
+    "long_name": "time",
+    "units": "seconds since 1970-01-01",
+    "calendar": "proleptic_gregorian",
+    "axis": "T",
+}
+AXIS_ATTRIBUTES = {
+    "latitude": {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"},
+    "longitude": {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"},
+    "y": {"long_name": "row", "axis": "Y"},
+    "x": {"long_name": "column", "axis": "X"},
+}
+SPLIT_ATTRIBUTES = {
+    "long_name": "split of the window",
+    "flag_values": list(range(len(SPLITS))),
+    "flag_meanings": " ".join(SPLITS),
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +63,7 @@ class Variable:
     name: str
     units: str
     long_name: str
+    standard_name: str = ""  # of CF's table, where it is known
 
 
 @dataclass(frozen=True)
@@ -134,7 +156,7 @@ class Store:
             raise UserError(f"{path} is not a store of format {FORMAT} but {found!r}; ingest again")
 
     def array(self, name: str) -> zarr.Array[Any]:
-        return _array(self.group, name)
+        return array(self.group, name)
 
     @cached_property
     def times(self) -> NDArray[np.datetime64]:
@@ -160,7 +182,12 @@ class Store:
         row, column = attrs["grid_dims"]
         return Description(
             variables=tuple(
-                Variable(name, str(array.attrs["units"]), str(array.attrs["long_name"]))
+                Variable(
+                    name,
+                    str(array.attrs["units"]),
+                    str(array.attrs["long_name"]),
+                    str(array.attrs.get("standard_name", "")),
+                )
                 for name, array in zip(names, arrays, strict=True)
             ),
             grid=Grid((row, column), np.asarray(self.array(row)[:]), np.asarray(self.array(column)[:])),
@@ -178,6 +205,96 @@ class Store:
     def frames(self, start: int, stop: int) -> NDArray[np.float32]:
         """(stop - start, C, H, W): consecutive frames of all variables, physical units."""
         return np.stack([np.asarray(self.array(v.name)[start:stop]) for v in self.description.variables], axis=1)
+
+
+def create(
+    path: Path,
+    variables: Sequence[Variable],
+    grid: Grid,
+    seconds: NDArray[np.int64],
+    rows_per_chunk: int,
+    shard_megabytes: float,
+) -> zarr.Group:
+    """Creates the group at `path` with its coordinates and one empty array per variable, to be filled by shards.
+
+    seconds: (time,) since 1970-01-01 UTC. `describe` completes the store.
+    """
+    group = zarr.create_group(path, zarr_format=3)
+    write_array(group, "time", seconds, ("time",), TIME_ATTRIBUTES)
+    for name, values in zip(grid.dims, (grid.y, grid.x), strict=True):
+        write_array(group, name, values.astype(np.float64), (name,), AXIS_ATTRIBUTES[name])
+    for variable in variables:
+        create_array(
+            group,
+            variable.name,
+            (len(seconds), *grid.shape),
+            "float32",
+            ("time", *grid.dims),
+            rows_per_chunk,
+            shard_megabytes,
+            variable_attributes(variable),
+        )
+    return group
+
+
+def describe(
+    group: zarr.Group, description: Description, segment: NDArray[np.int32], windows: Windows, stride: int
+) -> None:
+    """Completes a store made by `create`: statistics, segments, windows and attributes. Can be repeated."""
+    dims = description.grid.dims
+    for index, variable in enumerate(description.variables):
+        statistics = description.statistics
+        group[variable.name].attrs.update(
+            {"training_mean": float(statistics.mean[index]), "training_std": float(statistics.std[index])}
+        )
+        for suffix, what, maps in (
+            ("climatology", "mean", statistics.climatology),
+            ("climatology_std", "standard deviation", statistics.climatology_std),
+        ):
+            attributes = {"units": variable.units, "long_name": f"{variable.long_name}, training {what}"}
+            write_array(group, f"{variable.name}_{suffix}", maps[index].astype(np.float32), dims, attributes)
+    write_array(group, "segment", segment, ("time",), {"long_name": "number of the stretch without a gap in time"})
+    write_array(group, "window_start", windows.start, ("window",), {"long_name": "first frame of the window"})
+    write_array(group, "window_split", windows.split, ("window",), SPLIT_ATTRIBUTES)
+    group.attrs.put(_group_attributes(description, windows, stride))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ZarrUserWarning
+        )  # not in the Zarr v3 specification yet, but xarray looks for it
+        zarr.consolidate_metadata(group.store)
+
+
+def _group_attributes(description: Description, windows: Windows, stride: int) -> dict[str, Any]:
+    return {
+        "Conventions": "CF-1.11",
+        "format": FORMAT,
+        "variables": [variable.name for variable in description.variables],
+        "grid_dims": list(description.grid.dims),
+        "t_in": windows.t_in,
+        "t_out": windows.t_out,
+        "step": windows.step,
+        "stride": stride,
+        "frame_seconds": description.frame_seconds,
+        "time_stamps": description.time_stamps,
+        "description": description.text,
+    }
+
+
+def variable_attributes(variable: Variable) -> dict[str, str]:
+    attributes = {"units": variable.units, "long_name": variable.long_name}
+    if variable.standard_name:
+        attributes["standard_name"] = variable.standard_name
+    return attributes
+
+
+def write_array(
+    group: zarr.Group, name: str, values: NDArray[Any], dims: Sequence[str], attributes: dict[str, Any]
+) -> None:
+    """Writes a small array in one chunk, in place of any of that name."""
+    if name in group:
+        del group[name]
+    array = create_array(group, name, values.shape, str(values.dtype), dims, len(values), attributes=attributes)
+    array[...] = values
 
 
 def open_group(path: Path) -> zarr.Group:
@@ -234,7 +351,7 @@ def shard_is_written(array: zarr.Array[Any], folder: Path, index: int) -> bool:
     return (folder / array.path / key).is_file()
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+def array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     try:
         node = group[name]
     except KeyError:

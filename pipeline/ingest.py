@@ -1,0 +1,437 @@
+"""Raw fields to one Zarr store: checked, put in order, written shard by shard along time, with statistics.
+
+Memory holds a few shards, whatever the record's length. A shard is computed by Dask, looked over, written, and
+its moments are merged in the order of time, so that a killed run goes on from its last merged shard and ends
+in the same bytes. Statistics cover the training frames alone: those that some training window reads.
+
+Missing values (NaN, infinity), by `ingest.missing`:
+    fail  the run stops and says where they are and how many
+    drop  windows that would read a frame with one are left out; the values stay as they are
+    fill  each becomes the last finite value before it at that point, so nothing of a later frame enters an
+          earlier one; where there is none, the training climatology of that point, or, where no training frame
+          has a value, the training mean of the field. Statistics leave missing values out
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+
+from pipeline import splits, store
+from pipeline.datasets.base import file_at
+from pipeline.errors import UserError
+from pipeline.moments import Moments
+from pipeline.params import Ingest
+from pipeline.progress import progress
+from pipeline.work import replacing
+
+log = logging.getLogger(__name__)
+
+STORE = "store.zarr"
+CHECKPOINT = "merged.npz"
+MOST_SHARDS_AT_ONCE = 4
+CONSTANT = 1e-7  # a standard deviation below this share of the mean is rounding of float32
+
+STANDARD_NAMES = {  # of fields whose file does not give it, by WeatherBench's and ECMWF's short names
+    "z": "geopotential",
+    "t": "air_temperature",
+    "q": "specific_humidity",
+    "r": "relative_humidity",
+    "u": "eastward_wind",
+    "v": "northward_wind",
+    "t2m": "air_temperature",
+    "u10": "eastward_wind",
+    "v10": "northward_wind",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """Fields in the store's order of dimensions and coordinates, still lazy, and what was noted about them."""
+
+    fields: dict[str, xr.DataArray]  # (time, latitude, longitude) or (time, y, x), float32
+    variables: tuple[store.Variable, ...]
+    grid: store.Grid
+    seconds: NDArray[np.int64]  # (time,) since 1970-01-01
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the windows lie, and which frames the training windows read."""
+
+    segment: NDArray[np.int32]
+    frame_seconds: int
+    windows: store.Windows
+    training: NDArray[np.bool_]  # (time,)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What is known after some shards: `done` of them, moments (C, H, W), missing values (C, time)."""
+
+    done: int
+    moments: Moments
+    missing: NDArray[np.int64]
+
+
+def ingest(
+    raw: xr.Dataset,
+    settings: Ingest,
+    folder: Path,
+    time_stamps: Literal["calendar", "nominal"] = "calendar",
+    description: str = "",
+    scheduler: str | None = None,
+) -> dict[str, Any]:
+    """Builds `folder`/store.zarr from what a data source opened, and returns the summary of what was done.
+
+    Raises UserError for input that cannot be used. `scheduler` is the address of a Dask scheduler, whose workers
+    must see the raw files and `folder` under the same paths; without one, threads of this process do the work.
+    """
+    record = checked(raw)
+    plan = planned(record.seconds, settings)
+    path = folder / STORE
+    if not path.exists():
+        with replacing(path) as temporary:
+            span = splits.span_of(settings.t_in + settings.t_out, settings.step)
+            store.create(temporary, record.variables, record.grid, record.seconds, span, settings.shard_megabytes)
+    with workers(scheduler) as (executor, at_once):
+        merged = write(record, plan.training, folder, executor, at_once)
+    kept, dropped = _treat_missing(record, plan, merged, settings, path)
+    statistics = _statistics(record, merged.moments)
+    text = store.Description(
+        record.variables, record.grid, statistics, plan.frame_seconds, time_stamps, settings.description or description
+    )
+    store.describe(zarr.open_group(path, mode="r+", use_consolidated=False), text, plan.segment, kept, settings.stride)
+    return _summary(record, plan, kept, statistics, merged, dropped, settings)
+
+
+# ---- the record: checked and in order
+
+
+def checked(raw: xr.Dataset) -> Record:
+    """Puts every field into the store's order and units; raises UserError for what cannot be put right."""
+    first = next(iter(raw.data_vars.values()))
+    dims = ("latitude", "longitude") if "latitude" in first.dims else ("y", "x")
+    notes: list[str] = []
+    for dim in dims:
+        raw = _ascending(raw, dim, notes)
+    fields = {str(name): data.transpose("time", *dims) for name, data in raw.data_vars.items()}
+    variables = tuple(_variable(name, data, notes) for name, data in fields.items())
+    grid = store.Grid(dims, raw[dims[0]].values.astype(np.float64), raw[dims[1]].values.astype(np.float64))
+    return Record(fields, variables, grid, _seconds(first), tuple(notes))
+
+
+def _ascending(raw: xr.Dataset, dim: str, notes: list[str]) -> xr.Dataset:
+    values = raw[dim].values
+    if not np.isfinite(values).all():
+        raise UserError(f"the coordinate {dim} has NaN or infinite values; every row and column needs a finite one")
+    if dim == "latitude" and np.abs(values).max() > 90.001:
+        raise UserError(f"latitude goes from {values.min():g} to {values.max():g}; allowed is -90 to 90 degrees")
+    if len(values) > 1 and (np.diff(values) < 0).all():
+        notes.append(f"{dim} was descending and was turned")
+        return raw.isel({dim: slice(None, None, -1)})
+    if (np.diff(values) <= 0).any():
+        at = int(np.argmax(np.diff(values) <= 0))
+        raise UserError(f"{dim} neither ascends nor descends: {values[at]:g} is followed by {values[at + 1]:g}")
+    return raw
+
+
+def _variable(name: str, data: xr.DataArray, notes: list[str]) -> store.Variable:
+    units = str(data.attrs.get("units", "")).strip()
+    if units in ("", "unknown", "~"):
+        notes.append(f"{name} has no known units; they are taken as 1")
+        units = "1"
+    standard_name = data.attrs.get("standard_name") or STANDARD_NAMES.get(
+        name, STANDARD_NAMES.get(name.rstrip("0123456789"))
+    )
+    known = standard_name if standard_name and standard_name != "unknown" else ""
+    return store.Variable(name, units, str(data.attrs.get("long_name") or name), str(known))
+
+
+def _seconds(data: xr.DataArray) -> NDArray[np.int64]:
+    """The time stamps as whole seconds; raises UserError unless they ascend."""
+    times = data["time"].values
+    if np.isnat(times).any():
+        raise UserError(f"the time stamp of frame {int(np.argmax(np.isnat(times)))} is missing (NaT)")
+    seconds = times.astype("datetime64[s]")
+    if (seconds != times).any():
+        at = int(np.argmax(seconds != times))
+        raise UserError(
+            f"the time stamp {times[at]} of frame {at} is not a whole second; the store needs whole seconds"
+        )
+    steps = np.diff(seconds.astype(np.int64))
+    if (steps <= 0).any():
+        at = int(np.argmax(steps <= 0))
+        what = "is repeated" if steps[at] == 0 else f"is followed by the earlier {seconds[at + 1]}"
+        raise UserError(
+            f"the time stamp {seconds[at]} {what} at frame {at + 1}{_where(data, at + 1)}; time stamps must ascend"
+        )
+    return seconds.astype(np.int64)
+
+
+def _where(data: xr.DataArray, frame: int) -> str:
+    file = file_at(data, frame)
+    return f" (file {file})" if file else ""
+
+
+# ---- the plan: windows and splits
+
+
+def planned(seconds: NDArray[np.int64], settings: Ingest) -> Plan:
+    """Segments, blocks and windows; raises UserError if a split would have no window."""
+    count = settings.t_in + settings.t_out
+    span = splits.span_of(count, settings.step)
+    fractions = (settings.splits.train, settings.splits.validation, settings.splits.test)
+    parts = splits.blocks(len(seconds), span, fractions)
+    segment, frame_seconds = splits.segments(seconds)
+    start, split = splits.windows(segment, parts, span, settings.stride)
+    splits.check_every_split(split, segment, span)
+    training = splits.frames_read(start[split == 0], count, settings.step, len(seconds))
+    return Plan(
+        segment, frame_seconds, store.Windows(start, split, settings.t_in, settings.t_out, settings.step), training
+    )
+
+
+# ---- writing
+
+
+@contextmanager
+def workers(scheduler: str | None) -> Iterator[tuple[Executor, int]]:
+    """An executor and how many shards it may have in hand at once."""
+    if scheduler is None:
+        at_once = min(MOST_SHARDS_AT_ONCE, len(os.sched_getaffinity(0)))
+        with ThreadPoolExecutor(at_once) as executor:
+            yield executor, at_once
+        return
+    from distributed import Client
+
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise UserError(f"runtime.dask_scheduler: no Dask scheduler answers at '{scheduler}': {error}") from None
+    with client:
+        yield client.get_executor(pure=False), max(1, sum(client.nthreads().values()))
+
+
+def write(record: Record, training: NDArray[np.bool_], folder: Path, executor: Executor, at_once: int) -> Merged:
+    """Writes the shards that are missing, a bounded number at once, and merges their moments in order."""
+    path = (folder / STORE).absolute()
+    names = list(record.fields)
+    frames = len(record.seconds)
+    rows = store.rows_per_shard(store.array(zarr.open_group(path, mode="r"), names[0]))
+    total = -(-frames // rows)
+    merged = _resumed(folder, path, names, record, total)
+
+    def jobs() -> Iterator[Future[tuple[Moments, NDArray[np.int64]]]]:
+        for shard in range(merged.done, total):
+            part = slice(shard * rows, min((shard + 1) * rows, frames))
+            pieces = {name: _lean(data[part]) for name, data in record.fields.items()}
+            files = {name: _files(data, part) for name, data in record.fields.items()}
+            yield executor.submit(_write_shard, path, part.start, pieces, training[part], files)
+
+    results = _in_order(jobs(), at_once)
+    for moments, missing in progress(results, "ingest", total, "shard", done=merged.done):
+        part = slice(merged.done * rows, min((merged.done + 1) * rows, frames))
+        counts = merged.missing.copy()
+        counts[:, part] = missing
+        merged = Merged(merged.done + 1, merged.moments.merged(moments), counts)
+        _save(folder / CHECKPOINT, merged)
+    return merged
+
+
+def _in_order(jobs: Iterable[Future[Any]], at_once: int) -> Iterator[Any]:
+    """Results in the order of the jobs, which are started as earlier ones are taken up."""
+    waiting: deque[Future[Any]] = deque()
+    for job in jobs:
+        waiting.append(job)
+        if len(waiting) >= at_once:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _lean(data: xr.DataArray) -> Any:
+    """The Dask array of a few frames without the rest of the record's graph."""
+    import dask
+
+    return dask.optimize(data.data)[0]
+
+
+def _files(data: xr.DataArray, part: slice) -> str:
+    names = dict.fromkeys(file_at(data, frame) for frame in (part.start, part.stop - 1))
+    return " to ".join(name for name in names if name)
+
+
+def _write_shard(
+    path: Path, start: int, pieces: dict[str, Any], training: NDArray[np.bool_], files: dict[str, str]
+) -> tuple[Moments, NDArray[np.int64]]:
+    """Computes and writes one shard of every variable, one variable after the other.
+
+    Returns the moments (C, H, W) of its training frames and the number of missing values (C, frames of the shard).
+    """
+    group = zarr.open_group(path, mode="r+", use_consolidated=False)
+    moments, missing = [], []
+    for name, piece in pieces.items():
+        stop = start + piece.shape[0]
+        try:
+            values = np.asarray(piece.compute(scheduler="synchronous"), dtype=np.float32)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{name} cannot be read in frames {start} to {stop - 1} (file {files[name] or 'unknown'}): {error}"
+            ) from None
+        missing.append((~np.isfinite(values)).sum(axis=(1, 2)))
+        store.array(group, name)[start:stop] = values
+        moments.append(Moments.of(values[training]))
+    return Moments.stacked(moments), np.stack(missing)
+
+
+def _resumed(folder: Path, path: Path, names: list[str], record: Record, total: int) -> Merged:
+    """The last checkpoint, if the shards it speaks of are all there; else nothing done."""
+    shape = (len(names), *record.grid.shape)
+    fresh = Merged(0, Moments.none(shape), np.zeros((len(names), len(record.seconds)), np.int64))
+    if not (folder / CHECKPOINT).exists():
+        return fresh
+    with np.load(folder / CHECKPOINT, allow_pickle=False) as saved:
+        merged = Merged(int(saved["done"]), Moments(saved["count"], saved["mean"], saved["squares"]), saved["missing"])
+    group = zarr.open_group(path, mode="r")
+    arrays = [store.array(group, name) for name in names]
+    whole = all(store.shard_is_written(array, path, shard) for array in arrays for shard in range(merged.done))
+    if whole:
+        log.info("going on after shard %d of %d", merged.done, total)
+    return merged if whole else fresh
+
+
+def _save(path: Path, merged: Merged) -> None:
+    moments = merged.moments
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            done=merged.done,
+            count=moments.count,
+            mean=moments.mean,
+            squares=moments.squares,
+            missing=merged.missing,
+        )
+
+
+# ---- missing values
+
+
+def _treat_missing(
+    record: Record, plan: Plan, merged: Merged, settings: Ingest, path: Path
+) -> tuple[store.Windows, int]:
+    """The windows that remain, and how many were dropped, after the policy was applied."""
+    if settings.missing == "fail" and merged.missing.any():
+        raise UserError(_missing_sentence(record, merged.missing, path))
+    if settings.missing == "fill" and merged.missing.any():
+        _fill(record, merged, path)
+    if settings.missing != "drop":
+        return plan.windows, 0
+    return _without_missing(plan, merged.missing.sum(axis=0) > 0)
+
+
+def _missing_sentence(record: Record, missing: NDArray[np.int64], path: Path) -> str:
+    index = int(np.argmax(missing.any(axis=1)))
+    name, counts = list(record.fields)[index], missing[index]
+    frame = int(np.argmax(counts > 0))
+    values = np.asarray(store.array(zarr.open_group(path, mode="r"), name)[frame])
+    row, column = np.argwhere(~np.isfinite(values))[0]
+    grid = record.grid
+    place = f"{grid.dims[0]} {grid.y[row]:g}, {grid.dims[1]} {grid.x[column]:g}"
+    time = record.seconds[frame].astype("datetime64[s]")
+    return (
+        f"{name} has {counts.sum()} NaN or infinite values in {(counts > 0).sum()} of {len(counts)} frames, the first "
+        f"at {time}, {place}{_where(record.fields[name], frame)}; ingest.missing = fail stops here, drop leaves out "
+        "the windows that hold them, fill puts the last value before them"
+    )
+
+
+def _without_missing(plan: Plan, bad: NDArray[np.bool_]) -> tuple[store.Windows, int]:
+    windows = plan.windows
+    count = windows.t_in + windows.t_out
+    keep = ~bad[splits.frames_of(windows.start, count, windows.step)].any(axis=1)
+    kept = replace(windows, start=windows.start[keep], split=windows.split[keep])
+    reason = f", and {(~keep).sum()} windows were dropped for missing values (ingest.missing = drop)"
+    splits.check_every_split(kept.split, plan.segment, splits.span_of(count, windows.step), reason)
+    return kept, int((~keep).sum())
+
+
+def _fill(record: Record, merged: Merged, path: Path) -> None:
+    """Goes through the shards in order of time and carries the last finite value on; can be repeated."""
+    group = zarr.open_group(path, mode="r+", use_consolidated=False)
+    for index, name in enumerate(record.fields):
+        array = store.array(group, name)
+        last = _climatology(merged.moments, index)
+        rows = store.rows_per_shard(array)
+        for start in range(0, len(record.seconds), rows):
+            values = np.asarray(array[start : start + rows])
+            if np.isfinite(values).all():
+                last = values[-1]
+                continue
+            for frame in values:
+                np.copyto(frame, last, where=~np.isfinite(frame))
+                last = frame
+            array[start : start + rows] = values
+
+
+# ---- statistics and summary
+
+
+def _statistics(record: Record, moments: Moments) -> store.Statistics:
+    pairs = [moments[index].over_points() for index in range(len(record.fields))]
+    for name, (mean, std) in zip(record.fields, pairs, strict=True):
+        if std <= CONSTANT * abs(mean):
+            raise UserError(f"{name} is constant ({mean:g}) over the training frames; a field that varies is needed")
+    return store.Statistics(
+        mean=np.array([mean for mean, _ in pairs]),
+        std=np.array([std for _, std in pairs]),
+        climatology=np.stack([_climatology(moments, index) for index in range(len(pairs))]),
+        climatology_std=moments.std.astype(np.float32),
+    )
+
+
+def _climatology(moments: Moments, index: int) -> NDArray[np.float32]:
+    """(H, W) mean over the training frames; the mean of the field where a point has no value in any of them."""
+    of_field = moments[index]
+    mean, _ = of_field.over_points()
+    return np.where(of_field.count > 0, of_field.mean, mean).astype(np.float32)
+
+
+def _summary(
+    record: Record,
+    plan: Plan,
+    kept: store.Windows,
+    statistics: store.Statistics,
+    merged: Merged,
+    dropped: int,
+    settings: Ingest,
+) -> dict[str, Any]:
+    missing = {name: int(count) for name, count in zip(record.fields, merged.missing.sum(axis=1), strict=True)}
+    return {
+        "frames": len(record.seconds),
+        "training_frames": int(plan.training.sum()),
+        "first": str(record.seconds[0].astype("datetime64[s]")),
+        "last": str(record.seconds[-1].astype("datetime64[s]")),
+        "frame_seconds": plan.frame_seconds,
+        "segments": int(plan.segment[-1]) + 1,
+        "windows": {name: len(kept.of(name)) for name in store.SPLITS},
+        "missing": {"policy": settings.missing, "values": missing, "windows_dropped": dropped},
+        "variables": {
+            variable.name: {"units": variable.units, "mean": float(mean), "std": float(std)}
+            for variable, mean, std in zip(record.variables, statistics.mean, statistics.std, strict=True)
+        },
+        "notes": "; ".join(record.notes),
+    }

@@ -1,0 +1,42 @@
+"""python -m stages.embed
+
+Turns each distinct caption into token embeddings by the frozen text encoder: data/embed/embeddings.zarr.
+"""
+
+import logging
+import shutil
+
+import numpy as np
+
+from pipeline import captions, embeddings, paths
+from pipeline.embedders import EMBEDDERS
+from pipeline.params import Params
+from pipeline.progress import progress
+from pipeline.stage import run
+from pipeline.work import Work, replacing
+
+log = logging.getLogger(__name__)
+
+
+def main(params: Params) -> None:
+    embedder = EMBEDDERS.load(params.embedder)(params.embed)
+    texts, of_window = embeddings.distinct(captions.texts(paths.CAPTIONS))
+    lengths = embedder.lengths(texts)
+    limit = params.embed.max_tokens
+    cut = int((lengths > limit).sum())
+    log.info("%d distinct captions of up to %d tokens; %d cut at %d", len(texts), lengths.max(), cut, limit)
+    about = {"embedder": params.embedder, "model": embedder.name, "max_tokens": limit, "captions_cut": cut}
+    chosen = {"embedder": params.embedder, "embed": params.embed, "model": embedder.name}
+    code = ["pipeline.embeddings", "pipeline.embedders.huggingface", type(embedder).__module__]
+    with Work("embed", inputs=[paths.CAPTIONS], params=chosen, code=code) as work:
+        folder = work.path("embeddings.zarr")
+        embeddings.create(folder, np.minimum(lengths, limit), embedder.dimension, of_window, about)
+        filling = embeddings.fill(folder, texts, embedder.embed, params.embed.batch_size)
+        for _ in progress(filling, "embeddings", len(texts), "caption"):
+            pass
+        with replacing(paths.EMBEDDINGS) as temporary:
+            shutil.move(folder, temporary)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,40 @@
+"""python -m stages.ingest
+
+Raw files to data/ingest/store.zarr: checked, with statistics of the training frames, windows and splits.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+from pipeline import paths
+from pipeline.datasets import DATASETS
+from pipeline.ingest import STORE, ingest
+from pipeline.params import Params
+from pipeline.stage import run
+from pipeline.work import Work, replacing, write_json
+
+log = logging.getLogger(__name__)
+
+
+def main(params: Params) -> None:
+    """Ingests what the stage fetch brought."""
+    source = DATASETS.load(params.dataset)(params.fetch, params.ingest, params.seed)
+    raw = source.open(paths.FETCH)
+    settings = {"dataset": params.dataset, "ingest": params.ingest}
+    modules = ("ingest", "splits", "store", "moments", "datasets.base")
+    code = [type(source).__module__, *(f"pipeline.{module}" for module in modules)]
+    with Work("ingest", inputs=[paths.FETCH], params=settings, code=code) as work:
+        scheduler = params.runtime.dask_scheduler
+        summary = ingest(raw, params.ingest, work.folder, source.time_stamps, source.description, scheduler)
+        for note in filter(None, summary["notes"].split("; ")):
+            log.info("%s", note)
+        write_json(paths.INGEST_SUMMARY, summary)
+        with replacing(paths.STORE) as temporary:
+            shutil.move(work.path(STORE), temporary)
+    log.info("%d frames, windows %s", summary["frames"], summary["windows"])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,188 @@
+"""Geometry of the report's line charts and map axes; the template turns it into SVG.
+
+All lengths are in the SVG's own units, which a narrow screen shows at about one pixel each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pipeline.store import Grid
+
+WIDTH, HEIGHT = 350, 230
+LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 38  # margins
+MAP_WIDTH, MAP_LEFT, MAP_BOTTOM, MAP_MARGIN = 260, 34, 18, 6
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line before it is placed. style: the CSS class that colours it."""
+
+    name: str
+    style: str
+    x: ArrayLike
+    y: ArrayLike
+
+
+@dataclass(frozen=True)
+class Tick:
+    position: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    style: str
+    points: tuple[tuple[float, float], ...]
+
+    @property
+    def path(self) -> str:
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A placed line chart; `summary` is what a screen reader says."""
+
+    title: str
+    x_label: str
+    y_label: str
+    summary: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    lines: tuple[Line, ...]
+    markers: bool
+
+    @property
+    def legend(self) -> list[Line]:
+        """One line for each name, in order."""
+        return list({line.name: line for line in self.lines}.values())
+
+
+@dataclass(frozen=True)
+class MapFrame:
+    """The axes of a map: where its picture lies, and the ticks along it."""
+
+    width: float
+    height: float
+    left: float
+    top: float
+    picture_width: float
+    picture_height: float
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+
+
+def line_chart(
+    title: str, x_label: str, y_label: str, series: Sequence[Series], *, log: bool = False, markers: bool = False
+) -> Chart:
+    """Places `series` on linear axes, or with `log` on a logarithmic y axis, where values above 0 are drawn."""
+    kept = [_finite(one, log) for one in series]
+    x = np.concatenate([one[0] for one in kept])
+    y = np.concatenate([one[1] for one in kept])
+    x_low, x_high = _limits(x, 0)
+    y_low, y_high = _limits(np.log10(y) if log else y, 0.05)
+    lines = []
+    for one, (xs, ys) in zip(series, kept, strict=True):
+        heights = np.log10(ys) if log else ys
+        points = [(_along_x(a, x_low, x_high), _along_y(b, y_low, y_high)) for a, b in zip(xs, heights, strict=True)]
+        lines.append(Line(one.name, one.style, tuple(points)))
+    x_ticks = [Tick(_along_x(value, x_low, x_high), _number(value)) for value in _round_values(x_low, x_high, 5)]
+    y_values = _log_values(y_low, y_high) if log else [(value, value) for value in _round_values(y_low, y_high, 5)]
+    y_ticks = [Tick(_along_y(place, y_low, y_high), _number(value)) for place, value in y_values]
+    names = ", ".join(dict.fromkeys(one.name for one in series))
+    summary = f"{title}: {y_label} against {x_label} for {names}"
+    return Chart(title, x_label, y_label, summary, tuple(x_ticks), tuple(y_ticks), tuple(lines), markers)
+
+
+def map_frame(grid: Grid) -> MapFrame:
+    """Axes for a picture of `grid` with a pixel per cell; cells are taken as evenly spaced."""
+    x_low, x_high = _edges(grid.x)
+    y_low, y_high = _edges(grid.y)
+    ratio = (y_high - y_low) / (x_high - x_low)
+    if grid.geographic and not grid.periodic:
+        ratio /= math.cos(math.radians((y_low + y_high) / 2))  # a region keeps its shape
+    width = MAP_WIDTH - MAP_LEFT - MAP_MARGIN
+    height = width * min(max(ratio, 0.3), 1.4)
+    columns = [
+        Tick(
+            MAP_LEFT + width * (value - x_low) / (x_high - x_low),
+            _longitude(value) if grid.geographic else _number(value),
+        )
+        for value in _round_values(x_low, x_high, 4, degrees=grid.geographic)
+    ]
+    rows = [
+        Tick(
+            MAP_MARGIN + height * (y_high - value) / (y_high - y_low),
+            _latitude(value) if grid.geographic else _number(value),
+        )
+        for value in _round_values(y_low, y_high, 4, degrees=grid.geographic)
+    ]
+    total = MAP_MARGIN + height + MAP_BOTTOM
+    return MapFrame(MAP_WIDTH, total, MAP_LEFT, MAP_MARGIN, width, height, tuple(columns), tuple(rows))
+
+
+def _finite(series: Series, log: bool) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(series.x, dtype=float), np.asarray(series.y, dtype=float)
+    kept = np.isfinite(y) & (y > 0 if log else True)
+    return x[kept], y[kept]
+
+
+def _limits(values: np.ndarray, margin: float) -> tuple[float, float]:
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if low == high:
+        return low - 0.5, high + 0.5
+    return low - margin * (high - low), high + margin * (high - low)
+
+
+def _along_x(value: float, low: float, high: float) -> float:
+    return LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / (high - low)
+
+
+def _along_y(value: float, low: float, high: float) -> float:
+    return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+
+
+def _round_values(low: float, high: float, count: int, degrees: bool = False) -> list[float]:
+    from matplotlib.ticker import MaxNLocator
+
+    locator = MaxNLocator(count, steps=[1, 2, 3, 6, 9, 10] if degrees else [1, 2, 2.5, 5, 10])
+    return [float(value) for value in locator.tick_values(low, high) if low - 1e-9 <= value <= high + 1e-9]
+
+
+def _log_values(low: float, high: float) -> list[tuple[float, float]]:
+    """Places and values of the ticks between two powers of ten: 1, 2, 5, ... or, over many decades, 1, 10, ..."""
+    leading = (1, 2, 5) if high - low < 3 else (1,)
+    if high - low < 0.6:
+        return [(math.log10(value), value) for value in _round_values(10**low, 10**high, 4)]
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    values = [digit * 10.0**decade for decade in decades for digit in leading]
+    return [(math.log10(value), value) for value in values if low <= math.log10(value) <= high]
+
+
+def _number(value: float) -> str:
+    if value and not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e").replace("-", "\N{MINUS SIGN}")
+    return f"{value:.6g}".replace("-", "\N{MINUS SIGN}")
+
+
+def _edges(centres: np.ndarray) -> tuple[float, float]:
+    half = (centres[-1] - centres[0]) / (len(centres) - 1) / 2 if len(centres) > 1 else 0.5
+    return float(centres[0] - half), float(centres[-1] + half)
+
+
+def _longitude(value: float) -> str:
+    east = (value + 180) % 360 - 180
+    if east in (0, -180):
+        return f"{abs(east):g}°"
+    return f"{abs(east):g}°{'E' if east > 0 else 'W'}"
+
+
+def _latitude(value: float) -> str:
+    return f"{abs(value):g}°{'' if value == 0 else 'N' if value > 0 else 'S'}"

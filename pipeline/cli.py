@@ -1,0 +1,49 @@
+"""The console command `s2kd`.
+
+s2kd table                  prints the main table and where the report is
+s2kd apply OVERLAY.yaml     merges a ready setting from experiments/ into params.yaml, keeping its comments
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import overlay, paths, tables
+from pipeline.errors import UserError
+from pipeline.results import Results
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command; a `UserError` is printed as one message and the process exits with 1."""
+    parser = argparse.ArgumentParser(prog="s2kd", description="S2-KD as a DVC pipeline: its results and its settings.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    table = commands.add_parser("table", help="print the main table and where the report is")
+    table.set_defaults(run=lambda _: print_table())
+    apply = commands.add_parser("apply", help="merge a ready setting into params.yaml, keeping its comments")
+    apply.add_argument("overlay", type=Path, metavar="OVERLAY.yaml")
+    apply.set_defaults(run=lambda options: apply_overlay(options.overlay))
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+    except UserError as error:
+        print(f"s2kd: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def print_table() -> None:
+    results = Results()
+    print(tables.as_text(tables.main_table(results)))
+    print(f"\n{tables.scope(results)}")
+    print("\n".join(tables.sentences(results)))
+    report = paths.REPORT / "index.html"
+    print(f"\nReport: {report}" if report.is_file() else f"\n{report} is missing; `dvc repro report` makes it")
+
+
+def apply_overlay(path: Path) -> None:
+    changed = overlay.apply(path)
+    for key, value in changed.items():
+        print(f"{key}: {value}")
+    print(f"params.yaml: {len(changed)} changed by {path}")

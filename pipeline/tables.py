@@ -1,0 +1,127 @@
+"""The main table and the verdicts in words, as text, Markdown and plain rows for the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.comparison import Comparison
+from pipeline.results import Results
+
+NAMES = {"s2kd": "S2-KD", "fitnet": "FitNet", "unet": "U-Net", "resnet": "ResNet", "mlp_mixer": "MLP-Mixer"}
+ABSENT = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One forecaster; `cells` in the order of the table's head."""
+
+    name: str
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    head: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def name(*words: str) -> str:
+    """A model's or method's name for people."""
+    return " ".join(NAMES.get(word, word) for word in words if word)
+
+
+def main_table(results: Results) -> Table:
+    """Teacher, each student and method, persistence, climatology; means over seeds, ± their standard deviation."""
+    metrics = {key: entry["title"] for key, entry in results.setup["metrics"].items() if entry["across_variables"]}
+    head = ("", *metrics.values(), "parameters", "latency, ms", "share of the teacher's lead")
+    rows = [_row(results, list(metrics), "teacher")]
+    for student, methods in results.students.items():
+        rows += [_row(results, list(metrics), student, method) for method in methods]
+    rows += [_row(results, list(metrics), reference) for reference in ("persistence", "climatology")]
+    return Table(head, tuple(rows))
+
+
+def metric_notes(results: Results) -> list[str]:
+    """What each score in the table is, with its reduction and units."""
+    return [f"{entry['title']}: {entry['label']}." for entry in results.setup["metrics"].values()]
+
+
+def sentences(results: Results) -> list[str]:
+    """One line per comparison, with its interval and verdict."""
+    return [_sentence(comparison) for comparison in results.comparisons]
+
+
+def scope(results: Results) -> str:
+    """What the numbers rest on."""
+    setup, seeds = results.setup, results.seeds
+    repeats = f"{len(seeds)} seeds ({', '.join(map(str, seeds))}); ± is their standard deviation"
+    return (
+        f"{setup['windows']['test']} test windows, {setup['t_in']} frames in, {setup['t_out']} out, "
+        f"{setup['step_hours']:g} h apart. "
+        f"Each student and method: {repeats if len(seeds) > 1 else f'one seed ({seeds[0]})'}."
+    )
+
+
+def as_text(table: Table) -> str:
+    """Columns aligned for a terminal."""
+    lines = [table.head, *((row.name, *row.cells) for row in table.rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(table.head))]
+    aligned = [
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in lines
+    ]
+    return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
+
+
+def as_markdown(table: Table) -> str:
+    lines = [table.head, ("---", *["---:"] * (len(table.head) - 1)), *((row.name, *row.cells) for row in table.rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _row(results: Results, metrics: list[str], model: str, method: str = "") -> Row:
+    scores = results.metrics[model][method] if method else results.metrics[model]
+    cost = results.costs.get(model)
+    return Row(
+        name(model, method),
+        (
+            *(_with_deviation(scores[metric], scores.get(f"{metric}_sd"), "{:.4f}") for metric in metrics),
+            f"{cost.parameters:,}" if cost else ABSENT,
+            f"{cost.latency_ms:.1f}" if cost else ABSENT,
+            _share(results, model, method),
+        ),
+    )
+
+
+def _share(results: Results, model: str, method: str) -> str:
+    scores = results.metrics[model].get(method, {}) if method else {}
+    if "share_of_lead" in scores:
+        deviation = scores.get("share_of_lead_sd")
+        return _with_deviation(100 * scores["share_of_lead"], deviation and 100 * deviation, "{:.0f}") + " %"
+    if method in ("", "baseline") or "baseline" not in results.students[model]:
+        return ABSENT
+    return "the teacher does not lead"
+
+
+def _with_deviation(value: float, deviation: float | None, layout: str) -> str:
+    return layout.format(value) + ("" if deviation is None else f" ± {layout.format(deviation)}")
+
+
+def _sentence(comparison: Comparison) -> str:
+    difference = _signed(comparison.difference)
+    student = name(comparison.student)
+    method = "the teacher" if comparison.method == "teacher" else name(comparison.method)
+    against = "the baseline" if comparison.against == "baseline" else name(comparison.against)
+    if comparison.low is None or comparison.high is None:
+        interval = f"no interval, under two blocks of {comparison.block_windows} windows"
+    else:
+        interval = f"95 % interval {_signed(comparison.low)} to {_signed(comparison.high)}"
+    line = f"{student}: {method} against {against}: MSE {difference} ({interval}), {comparison.verdict}"
+    if comparison.method == "teacher" and comparison.difference >= 0:
+        line += "; the teacher does not lead, so there is no share of its lead to give"
+    return line + "."
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.5f}".replace("-", "\N{MINUS SIGN}")

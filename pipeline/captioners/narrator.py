@@ -62,7 +62,8 @@ class Centre:
 
     row: float
     column: float
-    value: float  # the anomaly there, physical units
+    sign: int  # +1 for a high, -1 for a low
+    strength: float  # sign times the anomaly there, physical units; negative where no anomaly has that sign
     rows: float  # how far it came over the inputs, towards higher rows
     columns: float  # and towards higher columns
     growth: float  # relative growth of its magnitude over the inputs
@@ -118,7 +119,7 @@ def coarse(fields: Array) -> Array:
     for axis in (-2, -1):
         size = fields.shape[axis]
         if size > CELLS:
-            edges = np.arange(CELLS) * size // CELLS
+            edges = np.arange(0, size, -(-size // CELLS))
             counts = np.diff(edges, append=size)
             sums = np.add.reduceat(fields, edges, axis=axis)
             fields = sums / (counts[:, None] if axis == -2 else counts)
@@ -130,10 +131,11 @@ class Narrator(Captioner):
 
     model = "narrator rules, version 1"
     prompt = (
-        "For each variable: anomaly from the training climatology, in its units, and trend over the inputs; for each hemisphere, "
-        "or the whole grid: liveliness, growth, dominant wave and drift; centres of the anomaly with place, movement "
-        "and growth; the sharpest gradient; the largest changes. Season and hour where time stamps are of a calendar. "
-        "On planes, right is larger x and upper is larger y, in percent of the extent."
+        "For each variable: distance from the training climatology and trend over the inputs; for each hemisphere, or "
+        "the whole grid: liveliness, its growth, dominant wave and drift; the strongest anomalies of either sign, in "
+        "the variable's units, with place, movement over the inputs and growth; the sharpest gradient; the largest "
+        "changes. Movements are in degrees of longitude and latitude. Season and hour where time stamps are of a "
+        "calendar. On planes, right is larger x and upper is larger y, in percent of the extent."
     )
 
     def __init__(self, settings: CaptionParams, seed: int) -> None:
@@ -161,16 +163,17 @@ def narrate(request: CaptionRequest, max_words: int = MAX_WORDS) -> str:
 def describe(chart: Chart, variable: Variable) -> Iterator[Clause]:
     """All that can be said of one variable."""
     words = words_for(variable.units)
-    name = sentence_case(variable.long_name or variable.name.replace("_", " "))
-    units = "" if variable.units in ("", "1") else f" ({variable.units})"
-    yield Clause(0, (variable.name,), name + units, level(chart, words))
+    name = sentence_case((variable.long_name or variable.name).replace("_", " "))
+    units = re.sub(r"\*\*|\^", "", variable.units)  # m**2 s**-2 -> m2 s-2
+    head = f"{name} ({units})" if units not in ("", "1") else name
+    yield Clause(0, (variable.name,), head, level(chart, words))
     for region, rows in chart.regions().items():
         strongest, opposite = centres(chart, rows, words)
-        texts = [strongest, activity(chart, rows), opposite, gradient(chart, rows, words)]
+        said = [(2, activity(chart, rows)), (1, strongest), (3, opposite), (4, gradient(chart, rows, words))]
         if len(chart.fields) > 1:
-            texts.append(change(chart, rows, words))
-        for rank in (1, 0, 2, 3, 4)[: len(texts)]:  # how lively it is, is said first and kept second
-            yield Clause(1 + rank, (variable.name, region), region, texts[rank])
+            said.append((5, change(chart, rows, words)))
+        for rank, text in said:
+            yield Clause(rank, (variable.name, region), region, text)
 
 
 # What the charts show: each function returns a clause.
@@ -209,20 +212,19 @@ def activity(chart: Chart, rows: slice) -> str:
 def centres(chart: Chart, rows: slice, words: Words) -> tuple[str, str]:
     """The strongest high or low of the anomaly, then the strongest one of the other sign."""
     high, low = centre(chart, rows, +1), centre(chart, rows, -1)
-    clauses = [
-        (abs(high.value), centre_words(chart, high, words.high)),
-        (abs(low.value), centre_words(chart, low, words.low)),
-    ]
-    (_, strongest), (_, opposite) = sorted(clauses, key=lambda clause: -clause[0])
-    return strongest, opposite
+    said = [centre_words(chart, high, words.high), centre_words(chart, low, words.low)]
+    strongest = int(high.strength < low.strength)
+    return said[strongest], said[1 - strongest]
 
 
 def centre_words(chart: Chart, centre: Centre, name: str) -> str:
-    sign = "+" if centre.value > 0 else "-"
-    text = f"{name} {sign}{number(abs(centre.value))} {place(chart, centre.row, centre.column)}"
+    if centre.strength <= 0:
+        return f"no {name}"
+    text = f"{name} {'+-'[centre.sign < 0]}{number(centre.strength)} {place(chart, centre.row, centre.column)}"
     if len(chart.fields) == 1:
         return text
-    return f"{text} moving {movement(chart, centre.rows, centre.columns, still='little')}, {growth_words(centre.growth, slow=0.05)}"
+    moved = movement(chart, centre.rows, centre.columns, still="little")
+    return f"{text} moving {moved}, {growth_words(centre.growth, slow=0.05)}"
 
 
 def gradient(chart: Chart, rows: slice, words: Words) -> str:
@@ -265,7 +267,8 @@ def centre(chart: Chart, rows: slice, sign: int) -> Centre:
     return Centre(
         row=last[0],
         column=last[1],
-        value=float(sign * value),
+        sign=sign,
+        strength=float(value),
         rows=last[0] - first[0],
         columns=last[1] - first[1],
         growth=float((value - before) / max(abs(before), 0.1 * chart.usual)),
@@ -385,7 +388,8 @@ def span(request: CaptionRequest) -> str:
 def place(chart: Chart, row: float, column: float) -> str:
     """Where a cell lies: degrees on the globe, quarter and percent on a plane."""
     y = float(np.interp(row, np.arange(len(chart.y)), chart.y))
-    x = float(chart.x[0] + column * chart.extent[1] / len(chart.x))
+    columns = np.arange(len(chart.x) + 1)
+    x = float(np.interp(column % len(chart.x) if chart.periodic else column, columns, [*chart.x, chart.x[0] + 360]))
     if chart.geographic:
         return f"at {latitude(y, chart.grain)} {longitude(x, chart.grain)}"
     across, up = percent(x, chart.x, chart.grain), percent(y, chart.y, chart.grain)

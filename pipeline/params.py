@@ -52,7 +52,7 @@ class Splits(Section):
 
 class Ingest(Section):
     variables: Annotated[tuple[str, ...], Field(min_length=1)]
-    dimensions: dict[Literal["time", "latitude", "longitude"], str] = {}  # the source's own names, if unusual
+    dimensions: dict[Literal["time", "latitude", "longitude", "y", "x"], str] = {}  # the source's own names, if unusual
     t_in: Positive = 4  # input frames of a window
     t_out: Positive = 4  # target frames of a window
     step: Positive = 2  # record frames between two frames of a window

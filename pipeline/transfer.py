@@ -139,12 +139,13 @@ def _is_glob(path: str) -> bool:
 def _named(address: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, ImportError, *_client_errors()) as error:
+    except _failures() as error:
         reason = str(error) or type(error).__name__
         raise UserError(f"fetch.source: '{address}' cannot be read: {reason}") from None
 
 
-def _client_errors() -> tuple[type[Exception], ...]:
-    """What the storage clients in use raise that is no OSError."""
+def _failures() -> tuple[type[Exception], ...]:
+    """What file systems raise; the storage clients in use have errors of their own that are no OSError."""
     names = (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError"), ("gcsfs.retry", "HttpError"))
-    return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
+    clients = [getattr(sys.modules[module], name) for module, name in names if module in sys.modules]
+    return (OSError, ValueError, ImportError, *clients)

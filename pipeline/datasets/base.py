@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -70,7 +70,7 @@ def open_file(path: Path) -> xr.Dataset:
         raise UserError(f"{path} cannot be opened; it is cut short, damaged or of a foreign kind: {error}") from None
 
 
-def field(data: xr.DataArray, dimensions: Mapping[str, str], path: Path) -> xr.DataArray:
+def field(data: xr.DataArray, dimensions: Mapping[Any, str], path: Path) -> xr.DataArray:
     """`data` of the file `path` as a Dask-backed field: float32, with the pipeline's names for its dimensions.
 
     `dimensions` are the user's own: pipeline's name -> name in the file. Other dimensions must have size 1.
@@ -162,7 +162,7 @@ def _open_grib(path: Path) -> xr.Dataset:
     return xr.merge([part[[name]] for part in parts for name in part.data_vars], compat="override", join="outer")
 
 
-def _role(data: xr.DataArray, name: str, dimensions: Mapping[str, str]) -> str | None:
+def _role(data: xr.DataArray, name: str, dimensions: Mapping[Any, str]) -> str | None:
     """Which of the pipeline's dimensions `name` is: by the user's word, by its name, by its CF attributes."""
     for role, given in dimensions.items():
         if given == name:
@@ -177,7 +177,7 @@ def _role(data: xr.DataArray, name: str, dimensions: Mapping[str, str]) -> str |
     return AXES.get(str(attributes.get("axis")))
 
 
-def _scalar_times(data: xr.DataArray, dimensions: Mapping[str, str]) -> list[str]:
+def _scalar_times(data: xr.DataArray, dimensions: Mapping[Any, str]) -> list[str]:
     """The time coordinate of a file that holds one frame and no time dimension."""
     if any(_role(data, str(dim), dimensions) == "time" for dim in data.dims):
         return []

@@ -57,6 +57,9 @@ class Work:
     def path(self, name: str) -> Path:
         return self.folder / name
 
+    def remove(self, name: str) -> None:
+        _remove(self.folder / name)
+
     @contextmanager
     def part(self, name: str) -> Iterator[Path]:
         """Yields a temporary path to write a file or folder to; on success it becomes `name`."""
@@ -86,7 +89,7 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def fingerprint(inputs: Iterable[Path], params: Any, code: Iterable[str]) -> str:
+def fingerprint(inputs: Iterable[Path], params: Any = None, code: Iterable[str] = ()) -> str:
     """A short hash of file contents, parameter values and the source of the named modules."""
     import importlib.util
 

@@ -1,0 +1,43 @@
+"""What params.yaml must fulfil beyond types and ranges: known names, and sizes that the models accept."""
+
+from __future__ import annotations
+
+from pipeline import models
+from pipeline.captioners import CAPTIONERS
+from pipeline.datasets import DATASETS
+from pipeline.embedders import EMBEDDERS
+from pipeline.errors import UserError
+from pipeline.losses import LOSSES
+from pipeline.params import Params
+from pipeline.registry import Registry
+from pipeline.students import STUDENTS
+from pipeline.teachers import TEACHERS
+
+
+def check(params: Params) -> None:
+    """Raises UserError naming the key, its value and what is allowed."""
+    for key, table, names in (
+        ("dataset", DATASETS, [params.dataset]),
+        ("captioner", CAPTIONERS, [params.captioner]),
+        ("embedder", EMBEDDERS, [params.embedder]),
+        ("teacher", TEACHERS, [params.teacher]),
+        ("students", STUDENTS, params.students),
+        ("methods", LOSSES, params.methods),
+    ):
+        for name in names:
+            _known(key, table, name)
+    _sizes("train_teacher.sizes", TEACHERS, params.train_teacher.sizes)
+    _sizes("distill.sizes", STUDENTS, params.distill.sizes)
+    if "baseline" not in params.methods:
+        raise UserError("params.yaml: methods must list 'baseline', the control that every method is held against")
+
+
+def _known(key: str, table: Registry, name: str) -> None:
+    if name not in table:
+        raise UserError(f"params.yaml: {key} = '{name}' is not a known {table.kind}; known: {', '.join(table)}")
+
+
+def _sizes(key: str, table: Registry, given: dict[str, dict[str, object]]) -> None:
+    for name, sizes in given.items():
+        _known(key, table, name)
+        models.sizes(table.load(name), sizes, f"params.yaml: {key}.{name}")

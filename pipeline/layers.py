@@ -1,0 +1,130 @@
+"""Blocks that teachers and students share: convolutions that know a globe, and padding to a multiple."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class GridConv2d(nn.Conv2d):
+    """A "same" convolution whose columns wrap around where the grid is periodic in longitude.
+
+    Rows are padded with zeros. Stride and dilation as in `nn.Conv2d`; the kernel must be odd.
+    """
+
+    def __init__(self, width_in: int, width_out: int, kernel: int, *, periodic: bool, **options: Any) -> None:
+        super().__init__(width_in, width_out, kernel, **options)
+        self.reach = self.dilation[0] * (kernel - 1) // 2
+        self.periodic = periodic
+        self.padding = (self.reach, 0) if periodic else (self.reach, self.reach)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.periodic and self.reach:
+            input = F.pad(input, (self.reach, self.reach, 0, 0), mode="circular")
+        return super().forward(input)
+
+
+class DilatedDepthwiseConv2d(GridConv2d):
+    """A depthwise "same" convolution whose backward pass does not dominate a training step on a CPU.
+
+    There the library's own weight gradient of a dilated depthwise convolution takes most of a gSTA block's
+    time; written as matrix products it takes a third (`benchmarks/depthwise.py`). Same values otherwise.
+    """
+
+    def __init__(self, width: int, kernel: int, *, periodic: bool, dilation: int) -> None:
+        super().__init__(width, width, kernel, periodic=periodic, groups=width, dilation=dilation)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu":
+            return super().forward(input)
+        if self.periodic:
+            padded = F.pad(
+                F.pad(input, (self.reach, self.reach, 0, 0), mode="circular"), (0, 0, self.reach, self.reach)
+            )
+        else:
+            padded = F.pad(input, (self.reach,) * 4)
+        output: Tensor = _DilatedDepthwise.apply(padded, self.weight, self.bias, self.dilation[0])
+        return output
+
+
+class _DilatedDepthwise(torch.autograd.Function):
+    """Valid depthwise convolution of padded images with the gradients as a convolution and matrix products."""
+
+    @staticmethod
+    def forward(context: Any, padded: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
+        context.save_for_backward(padded, weight)
+        context.dilation = dilation
+        return F.conv2d(padded, weight, bias, groups=len(weight), dilation=dilation)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        (gradient,) = gradients
+        padded, weight = context.saved_tensors
+        reach = context.dilation * (weight.shape[-1] - 1)
+        to_images = F.conv2d(
+            F.pad(gradient, (reach,) * 4), weight.flip(2, 3), groups=len(weight), dilation=context.dilation
+        )
+        to_weight = _weight_gradient(padded, gradient, weight.shape[-1], context.dilation)
+        return to_images, to_weight, gradient.sum((0, 2, 3)), None
+
+
+def _weight_gradient(padded: Tensor, gradient: Tensor, kernel: int, dilation: int) -> Tensor:
+    """(C, 1, k, k): how gradient and image correlate at each of the kernel's offsets.
+
+    For each kernel row one matrix product over samples and rows correlates every output column with every
+    image column; a kernel column's weight is the sum of one diagonal of it.
+    """
+    _, width, rows, columns = gradient.shape
+    images = padded.transpose(0, 1)
+    right = gradient.transpose(0, 1).reshape(width, -1, columns).transpose(1, 2)
+    lines = []
+    for row in range(kernel):
+        left = images[:, :, row * dilation : row * dilation + rows].reshape(width, -1, padded.shape[-1])
+        products = torch.bmm(right, left)
+        lines.append(torch.stack([products.diagonal(i * dilation, 1, 2).sum(-1) for i in range(kernel)], dim=-1))
+    return torch.stack(lines, dim=1)[:, None]
+
+
+class Normaliser(nn.Module):
+    """z-scores per variable by the training split's statistics, and back; so that callers hold physical units."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, variables: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(variables, 1, 1))
+        self.register_buffer("std", torch.ones(variables, 1, 1))
+
+    def set(self, mean: Any, std: Any) -> None:
+        """Takes the training mean and standard deviation, each (C,), in physical units."""
+        self.mean.copy_(torch.as_tensor(mean, dtype=torch.float32)[:, None, None])
+        self.std.copy_(torch.as_tensor(std, dtype=torch.float32)[:, None, None])
+
+    def forward(self, fields: Tensor) -> Tensor:
+        return (fields - self.mean) / self.std
+
+    def inverse(self, scores: Tensor) -> Tensor:
+        return scores * self.std + self.mean
+
+
+def pad_to_multiple(images: Tensor, multiple: int, periodic: bool) -> Tensor:
+    """Extends (N, C, H, W) at the bottom and right so that H and W divide by `multiple`.
+
+    Rows repeat the last one; columns wrap around on a periodic grid, else repeat the last one.
+    """
+    height, width = images.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    if below:
+        images = F.pad(images, (0, 0, 0, below), mode="replicate")
+    if right:
+        images = F.pad(images, (0, right, 0, 0), mode="circular" if periodic else "replicate")
+    return images
+
+
+def padded_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """The size of a grid after `pad_to_multiple`."""
+    return size[0] + -size[0] % multiple, size[1] + -size[1] % multiple

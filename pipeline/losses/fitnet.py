@@ -1,0 +1,21 @@
+"""FitNet: the mean squared error between the teacher's hint and the student's regressed guess.
+
+Source: Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", eq. 3, trained together with the task as
+S2-KD compares it. The hint is Z_fused, so that FitNet and S2-KD differ in the spectral term alone.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.losses.base import DistillationLoss
+
+
+class FitNet(DistillationLoss):
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"hint": self.lambda_}
+
+    def terms(self, projected: Tensor, target: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
+        return {"hint": F.mse_loss(projected.float(), target.float())}

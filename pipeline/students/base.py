@@ -1,0 +1,86 @@
+"""The vision-only student, and the projection P that ties its latent to the teacher's while it trains."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.layers import Normaliser
+from pipeline.models import Problem, Sizes, load_weights, read_config, save
+
+
+class StudentOutput(NamedTuple):
+    """forecast: (B, T_out, C, H, W), physical units. latent: (B, D_student, h, w), the Z_v^G of eq. 10."""
+
+    forecast: Tensor
+    latent: Tensor
+
+
+class Student(nn.Module, ABC):
+    """Built for a problem. A student writes `predict` on normalised fields with frames stacked in channels."""
+
+    Sizes: ClassVar[type[Sizes]]
+    latent_width: int
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.problem = problem
+        self.normaliser = Normaliser(problem.variables)
+
+    @abstractmethod
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T_in * C, H, W) -> forecast (B, T_out * C, H, W) and latent (B, D_student, h, w)."""
+
+    def forward(self, inputs: Tensor) -> StudentOutput:
+        """inputs: (B, T_in, C, H, W), physical units."""
+        images, latent = self.predict(self.normaliser(inputs).flatten(1, 2))
+        return StudentOutput(self.normaliser.inverse(images.unflatten(1, (self.problem.t_out, -1))), latent)
+
+
+class Projection(nn.Module):
+    """P of eq. 10: a linear map from the student's latent width to the teacher's, on the teacher's grid.
+
+    Applied at the student's resolution, where it commutes with the interpolation and costs least. A finer
+    student is averaged over the teacher's cells, a coarser one interpolated. Training-only: never exported.
+    """
+
+    def __init__(self, student_width: int, teacher_width: int, teacher_grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(student_width, teacher_width, 1)
+        self.grid = teacher_grid
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """(B, D_student, h, w) -> (B, L, D), tokens in the teacher's order."""
+        projected = self.linear(latent)
+        if projected.shape[-2] >= self.grid[0] and projected.shape[-1] >= self.grid[1]:
+            projected = F.adaptive_avg_pool2d(projected, self.grid)
+        else:
+            projected = F.interpolate(projected, self.grid, mode="bilinear", align_corners=False)
+        return projected.flatten(2).transpose(1, 2)
+
+
+def build(name: str, problem: Problem, sizes: dict[str, Any]) -> Student:
+    """A fresh student by name; raises UserError for an unknown name or size."""
+    from pipeline import models
+    from pipeline.students import STUDENTS
+
+    kind = STUDENTS.load(name)
+    student: Student = kind(problem, models.sizes(kind, sizes, f"distill.sizes.{name}"))
+    return student
+
+
+def save_student(student: Student, folder: Path, **arguments: Any) -> None:
+    """`arguments`: what `build` was called with, apart from the problem."""
+    save(student, folder, {"problem": student.problem.model_dump(), **arguments})
+
+
+def load(folder: Path) -> Student:
+    """The student in `folder`, in eval mode; raises UserError if there is none or it does not fit."""
+    config = read_config(folder)
+    student = build(problem=Problem(**config.pop("problem")), **config)
+    load_weights(student, folder)
+    return student

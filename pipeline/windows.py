@@ -1,0 +1,106 @@
+"""Store -> torch data set of windows. Splits come from the store; nothing here decides what is test.
+
+Fields and features are read through memory-mapped copies (`pipeline/mapped.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from pipeline.batch import Batch, Text
+from pipeline.embeddings import Embeddings
+from pipeline.features import Features
+from pipeline.mapped import mapped
+from pipeline.store import Split, Store, rows_per_shard
+
+
+class WindowDataset(Dataset[Batch]):
+    """The windows of one split; an item is a window's position within it, a fetch is a whole Batch.
+
+    text: adds captions' token embeddings. features: adds the teacher's Z_fused. limit: that many windows,
+    evenly spaced over the split, instead of all.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        split: Split,
+        text: Embeddings | None = None,
+        features: Features | None = None,
+        limit: int | None = None,
+    ) -> None:
+        self.store = store
+        self.numbers = _evenly_spaced(store.windows.of(split), limit)
+        self.text = text
+        self.features = features
+        self.fields = map_fields(store)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        windows = self.store.windows
+        numbers = self.numbers[indices]
+        frames = windows.start[numbers, None] + windows.step * np.arange(windows.t_in + windows.t_out)
+        fields = torch.from_numpy(np.asarray(self.fields[frames]))
+        text = features = None
+        if self.text is not None:
+            tokens, mask = self.text.tokens(numbers), self.text.mask(numbers)
+            text = Text(torch.from_numpy(tokens).float(), torch.from_numpy(mask))
+        if self.features is not None:
+            features = torch.from_numpy(self.features.of(numbers)).float()
+        return Batch(
+            windows=torch.from_numpy(numbers),
+            inputs=fields[:, : windows.t_in],
+            targets=fields[:, windows.t_in :],
+            text=text,
+            features=features,
+        )
+
+
+def loader(dataset: WindowDataset, batch_size: int) -> DataLoader[Batch]:
+    """Batches of all windows, in their order."""
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=_as_it_is)
+
+
+def shuffled_loader(dataset: WindowDataset, batch_size: int, seed: int, rank: int, ranks: int) -> DataLoader[Batch]:
+    """Batches in an order that `loader.sampler.set_epoch` draws from the seed and the epoch's number alone.
+
+    A resumed run therefore sees the order that an undisturbed one would have seen. Each of `ranks` processes
+    gets its share.
+    """
+    sampler: DistributedSampler[Batch] = DistributedSampler(dataset, num_replicas=ranks, rank=rank, seed=seed)
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=_as_it_is)
+
+
+def map_fields(store: Store) -> NDArray[np.float32]:
+    """(time, C, H, W) float32, physical units, memory-mapped."""
+    names = [variable.name for variable in store.description.variables]
+    shape = (len(store.times), len(names), *store.description.grid.shape)
+
+    def parts() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        rows = rows_per_shard(store.array(names[0]))
+        for start in range(0, shape[0], rows):
+            yield start, store.frames(start, min(start + rows, shape[0]))
+
+    return mapped("fields", store.path, shape, "float32", parts)
+
+
+def _evenly_spaced(numbers: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
+    if limit is None or limit >= len(numbers):
+        return numbers
+    return numbers[np.linspace(0, len(numbers) - 1, limit).round().astype(int)]
+
+
+def _as_it_is(batch: Any) -> Any:
+    """`__getitems__` has made the batch already."""
+    return batch

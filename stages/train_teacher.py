@@ -1,0 +1,53 @@
+"""python -m stages.train_teacher: trains the multimodal teacher on fields and captions (eq. 3-9 and 13)."""
+
+from typing import Any
+
+import torch
+
+from pipeline import paths, training
+from pipeline.distillation import TeacherObjective
+from pipeline.embeddings import Embeddings
+from pipeline.models import Problem
+from pipeline.params import Params
+from pipeline.stage import run
+from pipeline.store import Store
+from pipeline.teachers.base import build, save_teacher
+from pipeline.windows import WindowDataset
+from pipeline.work import Work, replacing
+
+
+def main(params: Params) -> None:
+    """Trains the teacher; validation chooses the checkpoint."""
+    settings = params.train_teacher
+    store, text = Store(paths.STORE), Embeddings(paths.EMBEDDINGS)
+    statistics = store.description.statistics
+    arguments: dict[str, Any] = {
+        "name": params.teacher,
+        "sizes": settings.sizes.get(params.teacher, {}),
+        "text_width": text.dimension,
+        "layers": settings.fusion_layers,
+        "heads": settings.fusion_heads,
+    }
+    torch.manual_seed(params.seed)
+    teacher = build(problem=Problem.of(store), **arguments)
+    teacher.normaliser.set(statistics.mean, statistics.std)
+    code = ["pipeline.training", "pipeline.layers", "pipeline.teachers.base", f"pipeline.teachers.{params.teacher}"]
+    with Work("train_teacher", [paths.STORE, paths.EMBEDDINGS], [arguments, settings, params.seed], code) as work:
+        history = training.fit(
+            teacher,
+            TeacherObjective(statistics),
+            WindowDataset(store, "train", text=text),
+            WindowDataset(store, "validation", text=text),
+            settings,
+            seed=params.seed,
+            runtime=params.runtime,
+            work=work,
+            name="teacher",
+        )
+        with replacing(paths.TEACHER) as folder:
+            save_teacher(teacher, folder, **arguments)
+            training.write_history(history, folder)
+
+
+if __name__ == "__main__":
+    run(main)

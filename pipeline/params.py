@@ -81,6 +81,7 @@ class Training(Section):
     epochs: Positive = 100
     batch_size: Positive = 16
     learning_rate: PositiveFloat = 1e-3
+    schedule: Literal["plateau", "one-cycle"] = "plateau"
     plateau_epochs: Positive = 5  # epochs without a better validation loss before the rate falls
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     stop_epochs: Positive = 15  # epochs without a better validation loss before training stops

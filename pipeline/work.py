@@ -29,13 +29,16 @@ log = logging.getLogger(__name__)
 class Work:
     """The side folder of one stage run.
 
-    Use it as a context manager: entering takes the lock, a clean exit removes the parts, an error or a
-    kill leaves them for the next run.
+    Use it as a context manager: entering takes the lock, an error or a kill leaves the parts for the next run.
+    A clean exit removes them, apart from the newest `keep` folders of the stage.
     """
 
-    def __init__(self, stage: str, inputs: Iterable[Path] = (), params: Any = None, code: Iterable[str] = ()) -> None:
+    def __init__(
+        self, stage: str, inputs: Iterable[Path] = (), params: Any = None, code: Iterable[str] = (), keep: int = 0
+    ) -> None:
         """`inputs`: files or folders read; `params`: the values used; `code`: names of the modules used."""
         self.stage = stage
+        self.keep = keep
         self.folder = paths.WORK / stage / fingerprint(inputs, params, code)
         self._lock: BinaryIO | None = None
 
@@ -47,7 +50,10 @@ class Work:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            os.utime(self.folder)
+            finished = sorted(self.folder.parent.glob("[0-9a-f]*[0-9a-f]"), key=lambda path: path.stat().st_mtime)
+            for folder in [self.folder] if self.keep == 0 else finished[: -self.keep]:
+                shutil.rmtree(folder, ignore_errors=True)
         if self._lock is not None:
             self._lock.close()
 

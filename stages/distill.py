@@ -30,7 +30,8 @@ def main(params: Params, student: str, method: str) -> None:
     values = [student, method, settings, params.seed, loss.weights]
     code = ["pipeline.training", "pipeline.distillation", "pipeline.layers", "pipeline.students.base"]
     code += [f"pipeline.students.{student}", f"pipeline.losses.{method}"]
-    with Work("distill", inputs, values, code) as work, replacing(paths.distilled(student, method)) as folder:
+    # kept, because a sweep of beta comes back to a baseline that beta does not touch
+    with Work("distill", inputs, values, code, keep=24) as work, replacing(paths.distilled(student, method)) as folder:
         for seed in range(params.seed, params.seed + settings.repeats):
             torch.manual_seed(seed)
             model = DistilledStudent(build(problem=Problem.of(store), **arguments), features)

@@ -11,20 +11,22 @@ Captions are numbered by their first window, so windows near in time lie near on
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
+from zarr.errors import ZarrUserWarning
 
 from pipeline.errors import UserError
+from pipeline.mapped import map_array
 from pipeline.store import create_array, open_group, rows_per_shard, shard_is_written
 
 FORMAT = "s2kd-embeddings/1"
-CAPTIONS_PER_CHUNK = 4  # one random read decodes little more than it asked for
+CAPTIONS_PER_CHUNK = 4
 SHARD_MEGABYTES = 50
 
 Encode = Callable[[Sequence[str]], tuple[NDArray[np.float32], NDArray[np.bool_]]]
@@ -38,8 +40,8 @@ class Embeddings:
         group = open_group(path)
         if group.attrs.get("format") != FORMAT:
             raise UserError(f"{path} is not a store of format {FORMAT} but {group.attrs.get('format')!r}; embed again")
-        self._tokens = cast("zarr.Array[Any]", group["tokens"])
-        self._mask = cast("zarr.Array[Any]", group["mask"])
+        self._tokens = map_array("tokens", path, cast("zarr.Array[Any]", group["tokens"]))
+        self._mask = np.asarray(cast("zarr.Array[Any]", group["mask"])[:])
         self._captions = np.asarray(cast("zarr.Array[Any]", group["caption_of_window"])[:])
 
     def __len__(self) -> int:
@@ -53,16 +55,11 @@ class Embeddings:
 
     def tokens(self, windows: ArrayLike) -> NDArray[np.float16]:
         """(B, L, d_text) embeddings of the windows' captions, zeros where there is no token."""
-        distinct, rows = np.unique(self._captions[np.asarray(windows, dtype=np.int64)], return_inverse=True)
-        return np.asarray(self._tokens.oindex[distinct])[rows]
+        return np.asarray(self._tokens[self._captions[np.asarray(windows)]])
 
     def mask(self, windows: ArrayLike) -> NDArray[np.bool_]:
         """(B, L) True where there is a token."""
-        return self._masks[self._captions[np.asarray(windows, dtype=np.int64)]]
-
-    @cached_property
-    def _masks(self) -> NDArray[np.bool_]:
-        return np.asarray(self._mask[:])
+        return self._mask[self._captions[np.asarray(windows)]]
 
 
 def distinct(captions: Sequence[str]) -> tuple[list[str], NDArray[np.int32]]:
@@ -80,8 +77,8 @@ def create(
     `lengths`: tokens of each distinct caption, as stored; the longest sets the token axis.
     `attributes`: what the embeddings came from.
     """
-    if (path / "zarr.json").exists() and "format" in zarr.open_group(path, mode="r").attrs:
-        return  # the attributes are written last
+    if (path / "zarr.json").exists() and zarr.open_group(path, mode="r").metadata.consolidated_metadata:
+        return  # consolidated last, so all is there
     group = zarr.open_group(path, mode="w")
     shape = (len(lengths), int(lengths.max()))
     dims = ("caption", "token", "feature")
@@ -91,6 +88,11 @@ def create(
     windows = create_array(group, "caption_of_window", of_window.shape, "int32", ("window",), len(of_window))
     windows[:] = of_window
     group.attrs.update({"format": FORMAT, **attributes})
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ZarrUserWarning
+        )  # not in the Zarr v3 specification yet, but xarray looks for it
+        zarr.consolidate_metadata(group.store)
 
 
 def fill(path: Path, texts: Sequence[str], encode: Encode, batch_size: int) -> Iterator[int]:
@@ -99,7 +101,7 @@ def fill(path: Path, texts: Sequence[str], encode: Encode, batch_size: int) -> I
     Shards already on the disk are kept. Within a shard, texts of similar length are encoded together, so
     that little is spent on padding. Raises UserError for an encoder whose values float16 cannot hold.
     """
-    group = zarr.open_group(path, mode="r+")
+    group = zarr.open_group(path, mode="r+", use_consolidated=False)
     array = cast("zarr.Array[Any]", group["tokens"])
     mask = np.asarray(cast("zarr.Array[Any]", group["mask"])[:])
     rows = rows_per_shard(array)

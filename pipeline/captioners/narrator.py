@@ -23,8 +23,9 @@ from pipeline.store import Variable
 Array = NDArray[np.float64]
 
 MAX_WORDS = 110
-MAX_PIECES = 153  # of a BERT word-piece tokenizer, estimated from above; common text encoders take 160 and more
+MAX_PIECES = 150  # of a BERT word-piece tokenizer, estimated from above; common text encoders take 160 and more
 CELLS = 64  # a chart has at most so many rows and columns; finer fields are averaged
+FAINT = 0.1  # standard deviations that are not worth a word
 GRAINS = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # degrees or percent to which places are rounded
 
 TEMPERATURE_UNITS = {"k", "kelvin", "c", "degc", "°c", "celsius", "degree_celsius", "degrees_celsius"}
@@ -218,7 +219,7 @@ def centres(chart: Chart, rows: slice, words: Words) -> tuple[str, str]:
 
 
 def centre_words(chart: Chart, centre: Centre, name: str) -> str:
-    if centre.strength <= 0:
+    if centre.strength < FAINT * chart.usual:
         return f"no {name}"
     text = f"{name} {'+-'[centre.sign < 0]}{number(centre.strength)} {place(chart, centre.row, centre.column)}"
     if len(chart.fields) == 1:
@@ -242,9 +243,12 @@ def gradient(chart: Chart, rows: slice, words: Words) -> str:
 def change(chart: Chart, rows: slice, words: Words) -> str:
     """Where the field rose and fell most over the inputs."""
     tendency = chart.fields[-1] - chart.fields[0]
-    (up, down) = peak(tendency, rows), peak(-tendency, rows)
-    rise = f"{words.rising} most {place(chart, *up)} by {number(max(0.0, tendency[up]))}"
-    return f"{rise}, {words.falling} most {place(chart, *down)} by {number(max(0.0, -tendency[down]))}"
+    parts = []
+    for sign, word in ((1, words.rising), (-1, words.falling)):
+        where = peak(sign * tendency, rows)
+        if sign * tendency[where] >= FAINT * chart.usual:
+            parts.append(f"{word} most {place(chart, *where)} by {number(abs(tendency[where]))}")
+    return ", ".join(parts) or "little change"
 
 
 # Measurements on charts: rows and columns, fractions of cells.
@@ -284,6 +288,9 @@ def nearby_peak(values: Array, row: int, column: int, periodic: bool) -> tuple[i
     if not periodic:
         columns = columns[(columns >= 0) & (columns < width)]
     window = values[np.ix_(rows, columns % width)]
+    here = values[row, column % width]
+    if window.max() <= here + 1e-4 * abs(here):
+        return row, column  # on a plateau a centre stays where it is
     best = np.unravel_index(int(np.argmax(window)), window.shape)
     return int(rows[best[0]]), int(columns[best[1]])
 
@@ -429,13 +436,13 @@ def growth_words(growth: float, slow: float) -> str:
 
 def latitude(degrees: float, grain: float) -> str:
     value = rounded(degrees, grain)
-    return f"{abs(value):g}{'N' if value > 0 else 'S'}" if value else "the equator"
+    return f"{abs(value):g}{'NS'[value < 0]}"
 
 
 def longitude(degrees: float, grain: float) -> str:
-    """Degrees east or west of Greenwich, whatever the grid counts from."""
+    """Degrees east or west of Greenwich, whatever the grid counts from; the date line is 180E."""
     value = rounded((degrees + 180) % 360 - 180, grain)
-    return f"{abs(value):g}" + ("" if value == 0 or abs(value) == 180 else "E" if value > 0 else "W")
+    return f"{abs(value):g}{'EW'[-180 < value < 0]}"
 
 
 def percent(value: float, axis: Sequence[float] | Array, grain: float) -> int:

@@ -53,7 +53,9 @@ class HuggingFace(Embedder):
 
     def _load(self, model: str, revision: str | None) -> None:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # of loading weights: it would fill a log
         local = Path(model).is_dir()
         options: dict[str, Any] = {"revision": revision, "local_files_only": local, "trust_remote_code": False}
         try:

@@ -17,13 +17,13 @@ from pipeline.work import Work, replacing
 def main(params: Params) -> None:
     """Gets the raw files of the chosen data set."""
     source = DATASETS.load(params.dataset)(params.fetch, params.ingest, params.seed)
-    settings = [params.dataset, params.fetch, params.ingest, params.seed]
+    settings = [params.dataset, params.fetch, params.seed]
     with Work("fetch", params=settings, code=[type(source).__module__]) as work:
-        folder = work.path("raw")  # kept if the run is killed, so that the source can go on from what is there
-        folder.mkdir(exist_ok=True)
-        source.fetch(folder)
+        with work.part("raw") as folder:  # what a killed run leaves half written stays out of data/
+            folder.mkdir()
+            source.fetch(folder)
         with replacing(paths.FETCH) as temporary:
-            folder.rename(temporary)
+            work.path("raw").rename(temporary)
 
 
 if __name__ == "__main__":

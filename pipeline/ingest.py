@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 STORE = "store.zarr"
 CHECKPOINT = "merged.npz"
 MOST_SHARDS_AT_ONCE = 4
+SECONDS_TO_CONNECT = 10  # to a Dask scheduler
 CONSTANT = 1e-7  # a standard deviation below this share of the mean is rounding of float32
 
 STANDARD_NAMES = {  # of fields whose file does not give it, by WeatherBench's and ECMWF's short names
@@ -219,7 +220,7 @@ def workers(scheduler: str | None) -> Iterator[tuple[Executor, int]]:
     from distributed import Client
 
     try:
-        client = Client(scheduler, timeout=10)
+        client = Client(scheduler, timeout=SECONDS_TO_CONNECT)
     except (OSError, ValueError) as error:
         raise UserError(f"runtime.dask_scheduler: no Dask scheduler answers at '{scheduler}': {error}") from None
     with client:

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.progress import progress
 from pipeline.work import Work
 
-BLOCK_BYTES = 4 * 2**20
+BLOCK_BYTES = 8 * 2**20
 ZARR_FILES = ("zarr.json", ".zgroup", ".zmetadata")
 
 
@@ -38,11 +38,13 @@ class Source:
         """Raises UserError if nothing is named, it cannot be reached, or nothing is there."""
         if not address:
             raise UserError("fetch.source is empty; name a file, a folder, a glob or a URL that fsspec can read")
-        with _named(address):
+        with named(address):
             filesystem, path = fsspec.core.url_to_fs(address)
             files = _listed(filesystem, path.rstrip("/"))
+            if not files:
+                filesystem.info(path)  # raises, with the reason; a folder may be there and empty
         if not files:
-            raise UserError(f"fetch.source: nothing is at '{address}'; name a file, a folder, a glob or a URL")
+            raise UserError(f"fetch.source: '{address}' is an empty folder; files are expected")
         return cls(address, filesystem, files)
 
     def renamed(self, rename: Callable[[str], str | None]) -> Source:
@@ -67,7 +69,7 @@ def copy(source: Source, folder: Path) -> None:
 def _copy_all(source: Source, work: Path, copied: dict[str, Path]) -> Iterator[None]:
     """Copies to `work`, notes in `copied` where each file lies, yields for each block."""
     for name, file in sorted(source.files.items()):
-        with _named(file):
+        with named(file):
             copied[name] = work / _version(source.filesystem, file) / name
             yield from _copy_file(source.filesystem, file, copied[name])
 
@@ -94,7 +96,7 @@ def _copy_file(filesystem: Any, file: str, target: Path) -> Iterator[None]:
 @contextmanager
 def _opened(filesystem: Any, file: str, output: BinaryIO) -> Iterator[Any]:
     """The source from where `output` ends; from its start, and `output` emptied, if it cannot seek."""
-    with filesystem.open(file, "rb") as stream:
+    with filesystem.open(file, "rb", block_size=BLOCK_BYTES, cache_type="none") as stream:
         if output.tell() > 0:
             if stream.seekable():
                 stream.seek(output.tell())
@@ -136,9 +138,15 @@ def _is_glob(path: str) -> bool:
 
 
 @contextmanager
-def _named(address: str) -> Iterator[None]:
+def named(address: str) -> Iterator[None]:
+    """Turns what goes wrong at a source into a UserError that names it."""
     try:
         yield
+    except FileNotFoundError as error:
+        why = f" ({error.__cause__})" if error.__cause__ else ""
+        raise UserError(
+            f"fetch.source: nothing is at '{address}'{why}; name a file, a folder, a glob or a URL"
+        ) from None
     except _failures() as error:
         reason = str(error) or type(error).__name__
         raise UserError(f"fetch.source: '{address}' cannot be read: {reason}") from None

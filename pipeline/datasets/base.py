@@ -65,6 +65,8 @@ def open_file(path: Path) -> xr.Dataset:
     try:
         if engine == "cfgrib":
             return _open_grib(path)
+        if engine == "zarr":  # consolidated metadata may speak of arrays that were not fetched
+            return xr.open_zarr(path, consolidated=False, chunks=None, decode_timedelta=False)
         return xr.open_dataset(path, engine=engine, decode_timedelta=False)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{path} cannot be opened; it is cut short, damaged or of a foreign kind: {error}") from None
@@ -155,10 +157,14 @@ def _open_grib(path: Path) -> xr.Dataset:
     """All variables of a GRIB file, from whichever of its data sets holds each."""
     try:
         import cfgrib
+        from cfgrib.messages import eccodes
     except ImportError:
         raise UserError(f"{path} is a GRIB file; reading it needs cfgrib: pip install 's2kd[grib]'") from None
     # no index file: it would lie among the raw files and change what DVC sees
-    parts = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": "", "errors": "raise"})
+    try:
+        parts = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": "", "errors": "raise"})
+    except (eccodes.GribInternalError, EOFError) as error:
+        raise OSError(error) from None
     return xr.merge([part[[name]] for part in parts for name in part.data_vars], compat="override", join="outer")
 
 

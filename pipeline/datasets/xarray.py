@@ -7,6 +7,7 @@ looked for in every file.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import xarray as xr
@@ -46,7 +47,10 @@ class XarraySource(DataSource):
         store = next(iter(source.files)).split("/")[0]
         if not any(f"{store}/{name}" in source.files for name in transfer.ZARR_FILES):
             return source
-        unused = set(xr.open_zarr(source.address, chunks=None).data_vars) - set(self.ingest.variables)
+        with transfer.named(source.address), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # about metadata that is not consolidated
+            present = set(xr.open_zarr(source.address, chunks=None).data_vars)
+        unused = present - set(self.ingest.variables)
         return source.renamed(lambda name: None if name.split("/")[1] in unused else name)
 
 

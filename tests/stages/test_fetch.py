@@ -30,10 +30,13 @@ class Mine(DataSource):
 """
 
 
-class StandingWave(weather_twin.Atmosphere):
+class TravellingWave:
     """In the simulator's place: a wave of 10 days' period, so that 5 days turn it into its negative."""
 
     AMPLITUDE = 1.0  # as a share of a lively atmosphere's
+    STATE = weather_twin.Atmosphere.STATE
+    latitudes = np.linspace(-85, 85, 32)
+    longitudes = np.arange(64) * 5.625
 
     def at_rest(self, seed: int) -> weather_twin.State:
         return {name: np.zeros(1, dtype=np.float32) for name in self.STATE}
@@ -48,7 +51,7 @@ class StandingWave(weather_twin.Atmosphere):
         return state | {"vorticity": state["vorticity"] + 1}, fields
 
 
-class Dead(StandingWave):
+class Dead(TravellingWave):
     AMPLITUDE = 0.02
 
 
@@ -90,7 +93,7 @@ def test_a_source_that_breaks_off_leaves_nothing_under_data() -> None:
 
 
 def test_a_record_over_the_new_year_is_split_by_year(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weather_twin, "Atmosphere", StandingWave)
+    monkeypatch.setattr(weather_twin, "Atmosphere", TravellingWave)
     fetch.main(tiny_params(dataset="weather_twin", fetch={"days": 370, "spin_up_days": 7}))
     names = sorted(str(file.relative_to(paths.FETCH)) for file in paths.FETCH.rglob("*.nc"))
     assert names == [f"{name}/{name}_{year}_5.625deg.nc" for name in weather_twin.VARIABLES for year in (2001, 2002)]

@@ -45,18 +45,6 @@ MOST_SHARDS_AT_ONCE = 4
 SECONDS_TO_CONNECT = 10  # to a Dask scheduler
 CONSTANT = 1e-7  # a standard deviation below this share of the mean is rounding of float32
 
-STANDARD_NAMES = {  # of fields whose file does not give it, by WeatherBench's and ECMWF's short names
-    "z": "geopotential",
-    "t": "air_temperature",
-    "q": "specific_humidity",
-    "r": "relative_humidity",
-    "u": "eastward_wind",
-    "v": "northward_wind",
-    "t2m": "air_temperature",
-    "u10": "eastward_wind",
-    "v10": "northward_wind",
-}
-
 
 @dataclass(frozen=True)
 class Record:
@@ -155,11 +143,9 @@ def _variable(name: str, data: xr.DataArray, notes: list[str]) -> store.Variable
     if units in ("", "unknown", "~"):
         notes.append(f"{name} has no known units; they are taken as 1")
         units = "1"
-    standard_name = data.attrs.get("standard_name") or STANDARD_NAMES.get(
-        name, STANDARD_NAMES.get(name.rstrip("0123456789"))
-    )
-    known = standard_name if standard_name and standard_name != "unknown" else ""
-    return store.Variable(name, units, str(data.attrs.get("long_name") or name), str(known))
+    standard_name = str(data.attrs.get("standard_name", ""))
+    standard_name = "" if standard_name == "unknown" else standard_name  # what cfgrib writes
+    return store.Variable(name, units, str(data.attrs.get("long_name") or name), standard_name)
 
 
 def _seconds(data: xr.DataArray) -> NDArray[np.int64]:

@@ -23,8 +23,8 @@ def main(params: Params) -> None:
     source = DATASETS.load(params.dataset)(params.fetch, params.ingest, params.seed)
     raw = source.open(paths.FETCH)
     settings = {"dataset": params.dataset, "ingest": params.ingest}
-    modules = ("ingest", "splits", "store", "moments", "datasets.base")
-    code = [type(source).__module__, *(f"pipeline.{module}" for module in modules)]
+    own = {base.__module__ for base in type(source).__mro__ if base.__module__.startswith("pipeline.")}
+    code = own | {f"pipeline.{name}" for name in ("ingest", "splits", "store", "moments")}
     with Work("ingest", inputs=[paths.FETCH], params=settings, code=code) as work:
         scheduler = params.runtime.dask_scheduler
         summary = ingest(raw, params.ingest, work.folder, source.time_stamps, source.description, scheduler)

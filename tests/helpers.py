@@ -129,6 +129,6 @@ def make_store(
         "t850": np.float32(275) + np.float32(15) * moving_waves(frames, shape, seed + 1),
     }
     raw = record(fields, names=("time", "latitude", "longitude"), units={"z500": "m**2 s**-2", "t850": "K"})
-    raw["z500"].attrs["long_name"] = "geopotential at 500 hPa"
-    raw["t850"].attrs["long_name"] = "temperature at 850 hPa"
+    raw["z500"].attrs.update(long_name="geopotential at 500 hPa", standard_name="geopotential")
+    raw["t850"].attrs.update(long_name="temperature at 850 hPa", standard_name="air_temperature")
     return write_store(path, raw, tiny_params(ingest=ingest_overrides), time_stamps)

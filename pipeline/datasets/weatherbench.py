@@ -18,21 +18,21 @@ from pipeline import transfer
 from pipeline.datasets.base import DataSource, combine, field, join, open_file
 from pipeline.errors import UserError
 
-KEYS = {  # folder, without a level -> name in the file
-    "geopotential": "z",
-    "temperature": "t",
-    "specific_humidity": "q",
-    "relative_humidity": "r",
-    "u_component_of_wind": "u",
-    "v_component_of_wind": "v",
-    "vorticity": "vo",
-    "potential_vorticity": "pv",
-    "2m_temperature": "t2m",
-    "10m_u_component_of_wind": "u10",
-    "10m_v_component_of_wind": "v10",
-    "toa_incident_solar_radiation": "tisr",
-    "total_cloud_cover": "tcc",
-    "total_precipitation": "tp",
+VARIABLES = {  # folder, without a level -> name in the file, CF standard name
+    "geopotential": ("z", "geopotential"),
+    "temperature": ("t", "air_temperature"),
+    "specific_humidity": ("q", "specific_humidity"),
+    "relative_humidity": ("r", "relative_humidity"),
+    "u_component_of_wind": ("u", "eastward_wind"),
+    "v_component_of_wind": ("v", "northward_wind"),
+    "vorticity": ("vo", "atmosphere_relative_vorticity"),
+    "potential_vorticity": ("pv", "ertel_potential_vorticity"),
+    "2m_temperature": ("t2m", "air_temperature"),
+    "10m_u_component_of_wind": ("u10", "eastward_wind"),
+    "10m_v_component_of_wind": ("v10", "northward_wind"),
+    "toa_incident_solar_radiation": ("tisr", ""),
+    "total_cloud_cover": ("tcc", "cloud_area_fraction"),
+    "total_precipitation": ("tp", "lwe_thickness_of_precipitation_amount"),
 }
 
 
@@ -58,7 +58,7 @@ class WeatherBench(DataSource):
         key, level = _parsed(name)
         data = join(short_name(name), {file.name: self._open_piece(file, key, level) for file in files})
         long_name = words_of(name) if level is None else f"{words_of(name)} at {level} hPa"
-        return data.assign_attrs(long_name=long_name)
+        return data.assign_attrs(long_name=long_name, standard_name=VARIABLES[_stem(name)[0]][1])
 
     def _open_piece(self, file: Path, key: str, level: int | None) -> xr.DataArray:
         dataset = open_file(file)
@@ -92,12 +92,12 @@ def words_of(name: str) -> str:
 
 def _parsed(name: str) -> tuple[str, int | None]:
     stem, level = _stem(name)
-    if stem not in KEYS:
-        known = ", ".join(KEYS)
+    if stem not in VARIABLES:
+        known = ", ".join(VARIABLES)
         raise UserError(
             f"ingest.variables: '{name}' is not a WeatherBench variable; known, with or without _LEVEL: {known}"
         )
-    return KEYS[stem], level
+    return VARIABLES[stem][0], level
 
 
 def _stem(name: str) -> tuple[str, int | None]:

@@ -12,6 +12,7 @@ import xarray as xr
 from pipeline.datasets.base import file_at
 from pipeline.datasets.weatherbench import WeatherBench, short_name
 from pipeline.errors import UserError
+from pipeline.ingest import checked
 from tests.helpers import tiny_params, write_weatherbench
 
 
@@ -40,6 +41,7 @@ def test_years_are_joined_under_short_names(two_years: tuple[Path, dict[str, np.
     np.testing.assert_array_equal(data["z500"].values, written["geopotential_500"])
     np.testing.assert_array_equal(data["t850"].values, written["temperature_850"])
     assert data["z500"].attrs["long_name"] == "geopotential at 500 hPa"
+    assert data["z500"].attrs["standard_name"] == "geopotential"
     assert data["z500"].attrs["units"] == "m**2 s**-2"
     assert data["z500"].chunks is not None
     assert file_at(data["z500"], 47) == "geopotential_500_2001_5.625deg.nc"
@@ -119,3 +121,12 @@ def test_variables_of_different_times_are_refused(two_years: tuple[Path, dict[st
     (folder / "temperature_850" / "temperature_850_2002_5.625deg.nc").unlink()
     with pytest.raises(UserError, match=r"z500 and t850 differ in their time stamps: 80 from .* and 48 from"):
         reader().open(folder)
+
+
+def test_files_that_overlap_in_time_are_named(two_years: tuple[Path, dict[str, np.ndarray]]) -> None:
+    folder, _ = two_years
+    for name in ("geopotential_500", "temperature_850"):
+        file = folder / name / f"{name}_2002_5.625deg.nc"
+        rewrite(file, lambda data: data.assign_coords(time=data["time"] - np.timedelta64(6, "h")))
+    with pytest.raises(UserError, match=r"2001-12-31T18:00:00 is repeated at frame 48 \(file geopotential_500_2002"):
+        checked(reader().open(folder))

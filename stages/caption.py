@@ -15,7 +15,8 @@ from pipeline.work import Work
 def main(params: Params) -> None:
     captioner = CAPTIONERS.load(params.captioner)(params.caption, params.seed)
     settings = params.caption.model_dump(exclude={"max_failed_share"})  # it decides no caption
-    chosen = {"captioner": params.captioner, "settings": settings, "seed": params.seed}
+    chosen = {"captioner": params.captioner, "model": captioner.model, "prompt": captioner.prompt}
+    chosen |= {"settings": settings, "seed": params.seed}
     code = ["pipeline.captioning", "pipeline.captions", type(captioner).__module__]
     with Work("caption", inputs=[paths.STORE], params=chosen, code=code) as work:
         tables = Captioning(captioner, params.captioner, work).tables(Store(paths.STORE))

@@ -21,14 +21,12 @@ log = logging.getLogger(__name__)
 def main(params: Params) -> None:
     embedder = EMBEDDERS.load(params.embedder)(params.embed)
     texts, of_window = embeddings.distinct(captions.texts(paths.CAPTIONS))
-    lengths = embedder.lengths(texts)
-    limit = params.embed.max_tokens
+    lengths, limit = embedder.lengths(texts), params.embed.max_tokens
     cut = int((lengths > limit).sum())
     log.info("%d distinct captions of up to %d tokens; %d cut at %d", len(texts), lengths.max(), cut, limit)
     about = {"embedder": params.embedder, "model": embedder.name, "max_tokens": limit, "captions_cut": cut}
-    chosen = {"embedder": params.embedder, "embed": params.embed, "model": embedder.name}
     code = ["pipeline.embeddings", "pipeline.embedders.huggingface", type(embedder).__module__]
-    with Work("embed", inputs=[paths.CAPTIONS], params=chosen, code=code) as work:
+    with Work("embed", [paths.CAPTIONS], [about, params.embed], code) as work:
         folder = work.path("embeddings.zarr")
         embeddings.create(folder, np.minimum(lengths, limit), embedder.dimension, of_window, about)
         filling = embeddings.fill(folder, texts, embedder.embed, params.embed.batch_size)

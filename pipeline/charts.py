@@ -16,6 +16,8 @@ from pipeline.store import Grid
 
 WIDTH, HEIGHT = 350, 230
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 38  # margins
+MOST_TICKS = 6  # up to so many distinct places each have a tick
+ROUND, WHOLE, DEGREES = (1, 2, 2.5, 5, 10), (1, 2, 5, 10), (1, 2, 3, 6, 9, 10)  # distances of ticks
 MAP_WIDTH, MAP_LEFT, MAP_BOTTOM, MAP_MARGIN = 260, 34, 18, 6
 
 
@@ -93,7 +95,10 @@ def line_chart(
         heights = np.log10(ys) if log else ys
         points = [(_along_x(a, x_low, x_high), _along_y(b, y_low, y_high)) for a, b in zip(xs, heights, strict=True)]
         lines.append(Line(one.name, one.style, tuple(points)))
-    x_ticks = [Tick(_along_x(value, x_low, x_high), _number(value)) for value in _round_values(x_low, x_high, 5)]
+    x_values = sorted(set(x.tolist()))
+    if len(x_values) > MOST_TICKS:
+        x_values = _round_values(x_low, x_high, 5, WHOLE)
+    x_ticks = [Tick(_along_x(value, x_low, x_high), _number(value)) for value in x_values]
     y_values = _log_values(y_low, y_high) if log else [(value, value) for value in _round_values(y_low, y_high, 5)]
     y_ticks = [Tick(_along_y(place, y_low, y_high), _number(value)) for place, value in y_values]
     names = ", ".join(dict.fromkeys(one.name for one in series))
@@ -109,20 +114,20 @@ def map_frame(grid: Grid) -> MapFrame:
     if grid.geographic and not grid.periodic:
         ratio /= math.cos(math.radians((y_low + y_high) / 2))  # a region keeps its shape
     width = MAP_WIDTH - MAP_LEFT - MAP_MARGIN
-    height = width * min(max(ratio, 0.3), 1.4)
+    height = width * min(max(ratio, 0.25), 2)
     columns = [
         Tick(
             MAP_LEFT + width * (value - x_low) / (x_high - x_low),
             _longitude(value) if grid.geographic else _number(value),
         )
-        for value in _round_values(x_low, x_high, 4, degrees=grid.geographic)
+        for value in _round_values(x_low, x_high, 4, DEGREES if grid.geographic else ROUND)
     ]
     rows = [
         Tick(
             MAP_MARGIN + height * (y_high - value) / (y_high - y_low),
             _latitude(value) if grid.geographic else _number(value),
         )
-        for value in _round_values(y_low, y_high, 4, degrees=grid.geographic)
+        for value in _round_values(y_low, y_high, 4, DEGREES if grid.geographic else ROUND)
     ]
     total = MAP_MARGIN + height + MAP_BOTTOM
     return MapFrame(MAP_WIDTH, total, MAP_LEFT, MAP_MARGIN, width, height, tuple(columns), tuple(rows))
@@ -149,11 +154,12 @@ def _along_y(value: float, low: float, high: float) -> float:
     return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
 
 
-def _round_values(low: float, high: float, count: int, degrees: bool = False) -> list[float]:
+def _round_values(low: float, high: float, count: int, steps: Sequence[float] = ROUND) -> list[float]:
+    """About `count` round numbers between `low` and `high`; `steps` are their distances but for a power of ten."""
     from matplotlib.ticker import MaxNLocator
 
-    locator = MaxNLocator(count, steps=[1, 2, 3, 6, 9, 10] if degrees else [1, 2, 2.5, 5, 10])
-    return [float(value) for value in locator.tick_values(low, high) if low - 1e-9 <= value <= high + 1e-9]
+    values = MaxNLocator(count, steps=steps).tick_values(low, high)
+    return [float(value) for value in values if low - 1e-9 <= value <= high + 1e-9]
 
 
 def _log_values(low: float, high: float) -> list[tuple[float, float]]:

@@ -18,7 +18,6 @@ from pipeline.store import Grid, Variable
 
 FIELD_COLOURS = "viridis"  # perceptually uniform
 ERROR_COLOURS = "RdBu_r"  # diverging, white at zero
-LARGEST_SIDE = 360  # pixels of a raster; finer fields are thinned
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -45,12 +44,15 @@ def error_scale(errors: Iterable[NDArray[np.float32]]) -> Scale:
     return Scale(-bound, bound, ERROR_COLOURS)
 
 
-def raster_png(field: NDArray[np.float32], scale: Scale) -> bytes:
-    """field: (H, W), rows from south to north -> a PNG with a pixel per cell, north up, no axes."""
+def raster_png(field: NDArray[np.float32], scale: Scale, most_pixels: int) -> bytes:
+    """field: (H, W), rows from south to north -> a PNG with a pixel per cell, north up, no axes.
+
+    Of a field with more than `most_pixels` cells only every second, third, ... row and column is drawn.
+    """
     from matplotlib import colormaps
     from PIL import Image
 
-    step = max(1, math.ceil(max(field.shape) / LARGEST_SIDE))
+    step = math.ceil(math.sqrt(field.size / most_pixels))
     shares = (field[::-step, ::step].astype(np.float64) - scale.low) / (scale.high - scale.low)
     levels = np.clip(shares * 256, 0, 255).astype(np.uint8)
     palette = colormaps[scale.colours](np.arange(256), bytes=True)[:, :3]

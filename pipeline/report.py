@@ -38,6 +38,7 @@ STYLES = {  # CSS classes of the lines; further methods take m1, m2, ...
     "fitnet": "fitnet",
     "s2kd": "s2kd",
 }
+PIXELS = 2_400_000  # of all maps together, so that the page stays under 5 MB whatever the grid
 VERSIONS = ("torch", "numpy", "zarr", "dvc")  # named in the report
 
 
@@ -61,7 +62,6 @@ class ColourBar:
 class MapSet:
     """Maps of one window and variable: fields on one scale, errors on another."""
 
-    variable: str
     fields: list[Picture]
     field_bar: ColourBar
     errors: list[Picture]
@@ -98,6 +98,7 @@ def page(results: Results, params: Params) -> str:
         title=params.report.title,
         setup=results.setup,
         params=params,
+        teacher=tables.name(params.teacher),
         parameters=parameters_text(params),
         table=tables.main_table(results),
         scope=tables.scope(results),
@@ -162,7 +163,7 @@ def lead_tables(results: Results) -> list[tuple[str, tables.Table]]:
 
 
 def training_charts(results: Results) -> list[Chart]:
-    """Validation MSE of every repeat; loss terms and gradient norms of each method's first repeat; the teacher's."""
+    """Validation MSE of every repeat; loss terms and gradient norms of each method's first repeat and the teacher."""
     training = results.training
     charts = []
     for student, methods in results.students.items():
@@ -208,46 +209,59 @@ def _lead_series(rows: pd.DataFrame, model: str, methods: Sequence[str]) -> Seri
 
 
 def _term_charts(name: str, rows: pd.DataFrame) -> list[Chart]:
-    """Loss terms and their gradient norms over the epochs of one run."""
-    charts = []
-    for prefix, title, label in (
-        ("train_", "loss terms", "unweighted loss"),
-        ("gradient_", "gradients", "norm of the weighted term's gradient"),
-    ):
-        columns = [column for column in rows.columns if column.startswith(prefix) and rows[column].notna().any()]
-        terms = [
-            Series(column.removeprefix(prefix), f"m{number % 4 + 1}", rows["epoch"], rows[column])
-            for number, column in enumerate(columns)
-        ]
-        if terms:
-            charts.append(line_chart(f"{name}, {title}", "epoch", label, terms, log=True))
+    """Loss terms, beside the validation loss, and the terms' gradient norms over the epochs of one run."""
+    losses = {column: column.removeprefix("train_") for column in _terms(rows, "train_")}
+    losses |= {"validation_prediction": "prediction, validation"}
+    norms = {column: column.removeprefix("gradient_") for column in _terms(rows, "gradient_")}
+    charts = [line_chart(f"{name}, loss terms", "epoch", "unweighted loss", _term_series(rows, losses), log=True)]
+    if len(norms) > 1:  # a single gradient has nothing to be held against
+        label = "norm of the weighted term's gradient"
+        charts.append(line_chart(f"{name}, gradients", "epoch", label, _term_series(rows, norms), log=True))
     return charts
 
 
+def _terms(rows: pd.DataFrame, prefix: str) -> list[str]:
+    return [column for column in rows.columns if column.startswith(prefix) and rows[column].notna().any()]
+
+
+def _term_series(rows: pd.DataFrame, names: dict[str, str]) -> list[Series]:
+    return [
+        Series(name, f"m{number % 4 + 1}", rows["epoch"], rows[column])
+        for number, (column, name) in enumerate(names.items())
+    ]
+
+
 def _map_sets(results: Results, position: int) -> list[MapSet]:
-    return [_map_set(_fields(results, position, index), variable) for index, variable in enumerate(_variables(results))]
+    variables = _variables(results)
+    first = _fields(results, position, 0)
+    pixels = PIXELS // (len(results.examples) * len(variables) * (2 * len(first) - 1))
+    return [_map_set(_fields(results, position, index), variable, pixels) for index, variable in enumerate(variables)]
 
 
-def _map_set(fields: dict[str, NDArray[np.float32]], variable: Variable) -> MapSet:
+def _map_set(fields: dict[str, NDArray[np.float32]], variable: Variable, pixels: int) -> MapSet:
     truth = fields["truth"]
     errors = {name: field - truth for name, field in fields.items() if name != "truth"}
     shared, of_errors = field_scale(fields.values()), error_scale(errors.values())
     units = units_text(variable.units)
+
+    def pictures(shown: dict[str, NDArray[np.float32]], scale: Scale) -> list[Picture]:
+        return [
+            _picture(f"{variable.long_name}, {title}", title, field, scale, units, pixels)
+            for title, field in shown.items()
+        ]
+
     return MapSet(
-        variable=variable.long_name,
-        fields=[_picture(title, variable.long_name, field, shared, units) for title, field in fields.items()],
+        fields=pictures(fields, shared),
         field_bar=_colour_bar(f"{variable.long_name}, {units}", shared),
-        errors=[
-            _picture(f"{title} \N{MINUS SIGN} truth", variable.long_name, error, of_errors, units)
-            for title, error in errors.items()
-        ],
+        errors=pictures({f"{title} \N{MINUS SIGN} truth": error for title, error in errors.items()}, of_errors),
         error_bar=_colour_bar(f"forecast \N{MINUS SIGN} truth, {units}", of_errors),
     )
 
 
-def _picture(title: str, what: str, field: NDArray[np.float32], scale: Scale, units: str) -> Picture:
-    alt = f"Map of {what}, {title}: from {field.min():.5g} to {field.max():.5g} {units}"
-    return Picture(title, alt, "data:image/png;base64," + base64.b64encode(raster_png(field, scale)).decode())
+def _picture(what: str, title: str, field: NDArray[np.float32], scale: Scale, units: str, pixels: int) -> Picture:
+    alt = f"Map of {what}: from {field.min():.5g} to {field.max():.5g} {units}"
+    png = base64.b64encode(raster_png(field, scale, pixels)).decode()
+    return Picture(title, alt, f"data:image/png;base64,{png}")
 
 
 def _colour_bar(label: str, scale: Scale) -> ColourBar:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.comparison import Comparison
 from pipeline.results import Results
 
-NAMES = {"s2kd": "S2-KD", "fitnet": "FitNet", "unet": "U-Net", "resnet": "ResNet", "mlp_mixer": "MLP-Mixer"}
+NAMES = {"s2kd": "S2-KD", "fitnet": "FitNet", "unet": "U-Net", "simvp": "SimVP"}
 ABSENT = "\N{EN DASH}"
 
 
@@ -117,7 +117,7 @@ def _sentence(comparison: Comparison) -> str:
         interval = f"no interval, under two blocks of {comparison.block_windows} windows"
     else:
         interval = f"95 % interval {_signed(comparison.low)} to {_signed(comparison.high)}"
-    line = f"{student}: {method} against {against}: MSE {difference} ({interval}), {comparison.verdict}"
+    line = f"{student}, {method} against {against}: {comparison.verdict}, MSE difference {difference} ({interval})"
     if comparison.method == "teacher" and comparison.difference >= 0:
         line += "; the teacher does not lead, so there is no share of its lead to give"
     return line + "."

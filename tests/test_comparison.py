@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline import comparison
+from pipeline.comparison import bootstrap_interval
+from pipeline.evaluation import Run, Scores, build_metrics
+from pipeline.params import Evaluate
+from tests.fields import describe
+
+METRICS = build_metrics(describe())
+SETTINGS = Evaluate(block_windows=5, bootstrap_samples=2000)
+
+
+def scores_of(mse: dict[Run, np.ndarray]) -> Scores:
+    """Scores whose every metric equals the given MSE per window."""
+    values = {
+        run: np.broadcast_to(series[None, :, None, None], (len(METRICS), len(series), 2, 2))
+        for run, series in mse.items()
+    }
+    windows = len(next(iter(mse.values())))
+    return Scores(METRICS, np.arange(windows), np.array([6.0, 12.0]), ("a", "b"), values)
+
+
+def runs(means: dict[str, float], teacher: float, seeds: int = 3, spread: float = 0.01) -> dict[Run, np.ndarray]:
+    generator = np.random.default_rng(0)
+    mse = {Run("teacher"): teacher + generator.normal(0, spread, 60)}
+    for method, mean in means.items():
+        for seed in range(seeds):
+            mse[Run("unet", method, seed)] = mean + generator.normal(0, spread, 60)
+    return mse
+
+
+def test_the_interval_of_independent_windows_is_that_of_the_central_limit_theorem() -> None:
+    difference = np.random.default_rng(0).normal(3, 2, (1, 2000))
+    interval = bootstrap_interval(difference, block=1, samples=4000, seed=0)
+    assert interval is not None
+    margin = 1.96 * difference.std(ddof=1) / np.sqrt(2000)
+    np.testing.assert_allclose(interval, [difference.mean() - margin, difference.mean() + margin], atol=0.1 * margin)
+
+
+def test_the_spread_of_seeds_enters_with_its_unbiased_variance() -> None:
+    of_seed = np.array([1.0, 2.0, 4.0, 7.0])
+    difference = np.tile(of_seed[:, None], (1, 50))
+    means = [bootstrap_interval(difference, block=5, samples=20000, seed=seed) for seed in range(2)]
+    deviation = of_seed.std(ddof=1) / 2  # of the mean of four
+    for interval in means:
+        assert interval is not None
+        low, high = interval
+        assert (high - low) / 2 == pytest.approx(1.96 * deviation, rel=0.1)
+
+
+def test_blocks_keep_the_memory_of_the_weather_in_the_interval() -> None:
+    generator = np.random.default_rng(1)
+    noise, series = generator.normal(size=1000), np.zeros((1, 1000))
+    for step in range(1, 1000):
+        series[0, step] = 0.9 * series[0, step - 1] + noise[step]
+    single, blocks = (bootstrap_interval(series, block, 2000, 0) for block in (1, 50))
+    assert single is not None
+    assert blocks is not None
+    assert blocks[1] - blocks[0] > 2.5 * (single[1] - single[0])
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(2)
+    hits = 0
+    for trial in range(200):
+        difference = generator.normal(0, 1, (5, 1)) + generator.normal(0, 1, (5, 40))
+        interval = bootstrap_interval(difference, block=2, samples=400, seed=trial)
+        assert interval is not None
+        hits += interval[0] <= 0 <= interval[1]
+    assert 0.85 <= hits / 200 <= 0.99
+
+
+def test_there_is_no_interval_from_fewer_than_two_blocks() -> None:
+    assert bootstrap_interval(np.ones((1, 9)), block=5, samples=10, seed=0) is None
+    assert bootstrap_interval(np.ones((1, 10)), block=5, samples=10, seed=0) is not None
+
+
+def test_verdicts_follow_the_interval() -> None:
+    scores = scores_of(runs({"baseline": 1.0, "fitnet": 0.8, "s2kd": 1.2, "sdkd": 1.0}, teacher=0.5))
+    found = {(one.method, one.against): one for one in comparison.compare_all(scores, SETTINGS, seed=0)}
+    verdicts = {pair: one.verdict for pair, one in found.items()}
+    assert verdicts == {
+        ("teacher", "baseline"): "better",
+        ("fitnet", "baseline"): "better",
+        ("s2kd", "baseline"): "worse",
+        ("sdkd", "baseline"): "not distinguishable",
+        ("s2kd", "fitnet"): "worse",
+    }
+    one = found["fitnet", "baseline"]
+    assert one.difference == pytest.approx(-0.2, abs=0.01)
+    assert (one.seeds, one.windows, one.block_windows) == (3, 60, 5)
+    assert one.low is not None
+    assert one.high is not None
+    assert one.low < one.difference < one.high < 0
+
+
+def test_windows_are_paired_so_that_hard_weather_does_not_hide_a_gain() -> None:
+    weather = np.random.default_rng(0).gamma(1, 5, 60)
+    mse = {Run("teacher"): weather * 0.5}
+    for seed in range(2):
+        mse |= {Run("unet", "baseline", seed): weather, Run("unet", "s2kd", seed): weather - 0.01}
+    found = comparison.compare_all(scores_of(mse), SETTINGS, seed=0)
+    assert [one.verdict for one in found if one.method == "s2kd"] == ["better"]
+
+
+def test_without_a_baseline_or_fitnet_only_what_can_be_compared_is() -> None:
+    only = scores_of(runs({"s2kd": 1.0}, teacher=0.5))
+    assert comparison.compare_all(only, SETTINGS, seed=0) == []
+    pair = scores_of(runs({"fitnet": 1.0, "s2kd": 1.0}, teacher=0.5))
+    assert [(one.method, one.against) for one in comparison.compare_all(pair, SETTINGS, seed=0)] == [("s2kd", "fitnet")]
+
+
+def test_the_share_of_the_lead_is_a_ratio_of_mean_differences() -> None:
+    mse = runs({"baseline": 1.0, "s2kd": 0.7}, teacher=0.5)
+    tree = comparison.metrics_tree(scores_of(mse))
+    means = {run: series.mean() for run, series in mse.items()}
+    baseline, taught = (
+        np.array([means[Run("unet", name, seed)] for seed in range(3)]) for name in ("baseline", "s2kd")
+    )
+    shares = (baseline - taught) / (baseline.mean() - means[Run("teacher")])
+    leaf = tree["unet"]["s2kd"]
+    assert leaf["share_of_lead"] == pytest.approx(shares.mean())
+    assert leaf["share_of_lead_sd"] == pytest.approx(shares.std(ddof=1))
+    assert leaf["mse"] == pytest.approx(taught.mean())
+    assert leaf["mse_sd"] == pytest.approx(taught.std(ddof=1))
+    assert "share_of_lead" not in tree["unet"]["baseline"]
+    assert "rmse" not in tree["teacher"]  # variables of different units have no common mean
+
+
+def test_there_is_no_share_where_the_teacher_does_not_lead() -> None:
+    tree = comparison.metrics_tree(scores_of(runs({"baseline": 1.0, "s2kd": 0.7}, teacher=1.1)))
+    assert "share_of_lead" not in tree["unet"]["s2kd"]
+
+
+def test_a_single_seed_has_no_deviation() -> None:
+    tree = comparison.metrics_tree(scores_of(runs({"baseline": 1.0, "s2kd": 0.7}, teacher=0.5, seeds=1)))
+    assert set(tree["unet"]["s2kd"]) == {"mse", "mae", "ssim", "share_of_lead"}

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline import evaluation
+from pipeline.batch import Batch
+from pipeline.errors import UserError
+from pipeline.evaluation import Run, Scores
+from pipeline.windows import WindowDataset, loader
+from pipeline.work import Work
+from tests.fields import MEAN, STD, describe, fields
+from tests.helpers import make_store
+
+LEADS = np.array([6.0, 12.0])
+METRICS = evaluation.build_metrics(describe())
+
+
+def batches(sizes: list[int], seed: int = 0) -> list[Batch]:
+    inputs, targets = fields(seed, sum(sizes)), fields(seed + 1, sum(sizes))
+    numbers = torch.arange(100, 100 + sum(sizes))
+    parts = zip(numbers.split(sizes), inputs.split(sizes), targets.split(sizes), strict=True)
+    return [Batch(*part) for part in parts]
+
+
+def made_scores(values: dict[Run, np.ndarray]) -> Scores:
+    windows = len(next(iter(values.values()))[0])
+    return Scores(METRICS, np.arange(windows) + 100, LEADS, ("height", "temperature"), values)
+
+
+def random_values(seed: int, windows: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0.1, 1, (len(METRICS), windows, 2, 2))
+
+
+def test_persistence_repeats_the_last_input_frame() -> None:
+    batch = batches([3])[0]
+    forecast = evaluation.persistence(batch)
+    assert forecast.shape == batch.targets.shape
+    for lead in range(2):
+        assert torch.equal(forecast[:, lead], batch.inputs[:, -1])
+
+
+def test_climatology_is_the_training_mean_map_at_every_lead_time() -> None:
+    batch = batches([3])[0]
+    forecast = evaluation.climatology(describe())(batch)
+    assert forecast.shape == batch.targets.shape
+    assert torch.equal(forecast, torch.tensor(MEAN)[:, None, None].expand_as(batch.targets))
+
+
+def test_the_scores_of_a_split_do_not_depend_on_how_it_is_batched() -> None:
+    whole = evaluation.score(Run("p"), evaluation.persistence, batches([7]), 1, METRICS)
+    parts = evaluation.score(Run("p"), evaluation.persistence, batches([3, 3, 1]), 3, METRICS)
+    assert whole.shape == (len(METRICS), 7, 2, 2)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
+
+
+def test_a_forecast_off_by_one_deviation_scores_one_in_mse_and_the_deviation_in_rmse() -> None:
+    step = torch.tensor(STD)[:, None, None]
+    values = evaluation.score(Run("m"), lambda batch: batch.targets + step, batches([4]), 1, METRICS)
+    scores = made_scores({Run("m"): values})
+    assert scores.score(Run("m"), "mse") == pytest.approx(1, rel=1e-4)
+    assert scores.score(Run("m"), "mae") == pytest.approx(1, rel=1e-4)
+    np.testing.assert_allclose(scores.by_lead(Run("m"), "rmse"), [STD, STD], rtol=1e-4)
+
+
+def test_no_batch_outlives_its_scoring() -> None:
+    seen: list[weakref.ref[Tensor]] = []
+
+    def stream() -> Iterator[Batch]:
+        for number in range(4):
+            gc.collect()
+            assert sum(reference() is not None for reference in seen) <= 1
+            batch = batches([2], seed=number)[0]
+            seen.append(weakref.ref(batch.targets))
+            yield batch
+            del batch
+
+    evaluation.score(Run("p"), evaluation.persistence, stream(), 4, METRICS)
+    assert len(seen) == 4
+
+
+def test_a_forecast_that_is_not_finite_stops_with_the_run_and_the_window() -> None:
+    def broken(batch: Batch) -> Tensor:
+        forecast = batch.targets.clone()
+        forecast[batch.windows == 103, 0, 0, 0, 0] = torch.nan
+        return forecast
+
+    with pytest.raises(UserError, match=r"unet s2kd seed 43 .* window 103"):
+        evaluation.score(Run("unet", "s2kd", 43), broken, batches([2, 3]), 2, METRICS)
+
+
+def test_the_parquet_table_holds_every_value_once(tmp_path: Path) -> None:
+    runs = {Run("persistence"): random_values(0), Run("unet", "s2kd", 42): random_values(1)}
+    evaluation.write_scores(made_scores(runs), tmp_path / "scores.parquet")
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    assert len(table) == 2 * random_values(0).size
+    one = table[(table.model == "unet") & (table.method == "s2kd") & (table.seed == 42) & (table.metric == "mae")]
+    one = one[(one.window == 103) & (one.lead_hours == 12) & (one.variable == "temperature")]
+    assert one.value.tolist() == [runs[Run("unet", "s2kd", 42)][list(METRICS).index("mae"), 3, 1, 1]]
+    assert table[table.model == "persistence"][["method", "seed"]].isna().all(axis=None)
+
+
+def test_equal_scores_give_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        evaluation.write_scores(made_scores({Run("m"): random_values(0)}), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_rows_by_lead_average_the_finished_metric_over_seeds() -> None:
+    runs = {Run("unet", "s2kd", seed): random_values(seed) for seed in (1, 2, 3)}
+    rows = pd.DataFrame(evaluation.rows_by_lead(made_scores(runs), "rmse"))
+    assert len(rows) == 2 * 2
+    row = rows[(rows.lead_hours == 12) & (rows.variable == "height")].iloc[0]
+    index = list(METRICS).index("rmse")
+    roots = [np.sqrt(values[index, :, 1, 0].mean()) for values in runs.values()]
+    assert row.model == "unet s2kd"
+    assert row.rmse == pytest.approx(np.mean(roots))
+    assert row.sd_over_seeds == pytest.approx(np.std(roots, ddof=1))
+
+
+def test_examples_are_spread_over_the_split_and_never_more_than_there_are() -> None:
+    assert evaluation.example_positions(9, 3) == [1, 4, 7]
+    assert evaluation.example_positions(2, 5) == [0, 1]
+
+
+def test_only_test_windows_are_scored_and_a_killed_run_takes_up_what_was_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = make_store(tmp_path / "store.zarr")
+    test = WindowDataset(store, "test")
+    calls: list[list[int]] = []
+
+    def counted(batch: Batch) -> Tensor:
+        calls.append(batch.windows.tolist())
+        return evaluation.persistence(batch)
+
+    def broken(batch: Batch) -> Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Work("evaluate") as work:
+        evaluation.score_all({Run("a"): counted, Run("b"): broken}, test, 4, work)
+    first = [number for windows in calls for number in windows]
+    assert first == store.windows.of("test").tolist()
+    with Work("evaluate") as work:
+        scores = evaluation.score_all({Run("a"): counted, Run("b"): evaluation.persistence}, test, 4, work)
+    assert [number for windows in calls for number in windows] == first  # not scored again
+    np.testing.assert_array_equal(scores.values[Run("a")], scores.values[Run("b")])
+    np.testing.assert_array_equal(scores.windows, store.windows.of("test"))
+    assert scores.lead_hours.tolist() == [6, 12]
+
+
+def test_examples_hold_the_fields_of_the_first_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    batch = next(iter(loader(WindowDataset(make_store(tmp_path / "store.zarr"), "test"), 2)))
+    forecasters: dict[Run, evaluation.Forecast] = {
+        Run("unet", "s2kd", 1): lambda batch: batch.targets + 1,
+        Run("unet", "s2kd", 2): lambda batch: batch.targets + 2,
+        Run("persistence"): evaluation.persistence,
+    }
+    fields_of = evaluation.examples(forecasters, batch)
+    assert list(fields_of) == ["last_input", "truth", "unet s2kd", "persistence"]
+    np.testing.assert_array_equal(fields_of["unet s2kd"], batch.targets.numpy() + 1)
+    np.testing.assert_array_equal(fields_of["last_input"], batch.inputs[:, -1].numpy())

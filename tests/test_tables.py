@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline import paths, tables
+from pipeline.errors import UserError
+from pipeline.results import Results
+
+
+@pytest.fixture
+def folder(evaluated: Path, tmp_path: Path) -> Path:
+    """A copy whose numbers a test may rewrite."""
+    return Path(shutil.copytree(evaluated / paths.EVALUATE, tmp_path / "evaluate"))
+
+
+def rewrite(path: Path, tree: object) -> None:
+    path.write_text(json.dumps(tree))
+
+
+def row(table: tables.Table, name: str) -> dict[str, str]:
+    (found,) = [row for row in table.rows if row.name == name]
+    return dict(zip(table.head[1:], found.cells, strict=True))
+
+
+def test_the_main_table_has_teacher_students_and_references_in_order(folder: Path) -> None:
+    table = tables.main_table(Results(folder))
+    names = ["teacher", "U-Net baseline", "U-Net FitNet", "U-Net S2-KD", "persistence", "climatology"]
+    assert [row.name for row in table.rows] == names
+    assert table.head[1:] == ("MSE", "MAE", "SSIM", "parameters", "latency, ms", "share of the teacher's lead")
+
+
+def test_cells_show_mean_and_deviation_over_seeds_and_the_share_in_per_cent(folder: Path) -> None:
+    leaf = {"mse": 0.5, "mse_sd": 0.1, "mae": 0.25, "mae_sd": 0.02, "ssim": 0.75, "ssim_sd": 0.001}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["unet"]["s2kd"] = leaf | {"share_of_lead": 0.364, "share_of_lead_sd": 0.05}
+    rewrite(folder / "metrics.json", metrics)
+    cells = row(tables.main_table(Results(folder)), "U-Net S2-KD")
+    assert cells["MSE"] == "0.5000 ± 0.1000"
+    assert cells["SSIM"] == "0.7500 ± 0.0010"
+    assert cells["share of the teacher's lead"] == "36 ± 5 %"
+
+
+def test_a_teacher_that_does_not_lead_is_said_not_to(folder: Path) -> None:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for method in ("fitnet", "s2kd"):
+        metrics["unet"][method] = {key: value for key, value in metrics["unet"][method].items() if "share" not in key}
+    rewrite(folder / "metrics.json", metrics)
+    differences = json.loads((folder / "differences.json").read_text())
+    differences[0] |= {"difference": 0.1, "low": 0.05, "high": 0.2, "verdict": "worse"}
+    rewrite(folder / "differences.json", differences)
+    results = Results(folder)
+    assert row(tables.main_table(results), "U-Net S2-KD")["share of the teacher's lead"] == "the teacher does not lead"
+    assert "the teacher does not lead" in tables.sentences(results)[0]
+
+
+def test_each_comparison_is_a_sentence_with_interval_and_verdict(folder: Path) -> None:
+    comparison = {"student": "unet", "method": "s2kd", "against": "fitnet", "seeds": 3, "windows": 60}
+    numbers = {
+        "difference": -0.002,
+        "low": -0.003,
+        "high": 0.001,
+        "verdict": "not distinguishable",
+        "block_windows": 10,
+    }
+    rewrite(folder / "differences.json", [comparison | numbers, comparison | numbers | {"low": None, "high": None}])
+    first, second = tables.sentences(Results(folder))
+    assert first == (
+        "U-Net, S2-KD against FitNet: not distinguishable, "
+        "MSE difference \N{MINUS SIGN}0.00200 (95 % interval \N{MINUS SIGN}0.00300 to +0.00100)."
+    )
+    assert "no interval, under two blocks of 10 windows" in second
+
+
+def test_text_columns_line_up_and_markdown_is_a_table(folder: Path) -> None:
+    table = tables.main_table(Results(folder))
+    assert len({len(line) for line in tables.as_text(table).splitlines()}) == 1
+    lines = tables.as_markdown(table).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 2 + len(table.rows)
+
+
+def test_the_scope_says_how_many_windows_and_seeds(folder: Path) -> None:
+    results = Results(folder)
+    windows = results.setup["windows"]["test"]
+    assert f"{windows} test windows" in tables.scope(results)
+    assert "2 seeds (42, 43)" in tables.scope(results)
+
+
+def test_missing_results_are_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"metrics\.json is missing; `dvc repro evaluate` makes it"):
+        Results(tmp_path)

@@ -19,22 +19,31 @@ WARM_UP_RUNS = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """parameters: trainable ones. multiply_accumulates: of convolutions and matrix products, for one window."""
+    """parameters: trainable ones. multiply_accumulates: of convolutions and matrix products, for one window.
+
+    device: where the latency was measured, with the processor's threads.
+    """
 
     parameters: int
     multiply_accumulates: int
     latency_ms: float
+    device: str
 
 
 @torch.no_grad()
-def measure(model: nn.Module, forecast: Forecast, batch: Batch, runs: int) -> Cost:
+def measure(model: nn.Module, forecast: Forecast, batch: Batch, runs: int, device: torch.device) -> Cost:
     """`batch` holds one window; the latency is the median of `runs` forecasts after a warm-up."""
     with FlopCounterMode(display=False) as counter:
         forecast(batch)
     for _ in range(WARM_UP_RUNS):
         forecast(batch)
     milliseconds = [_timed(forecast, batch) for _ in range(runs)]
-    return Cost(parameter_count(model), counter.get_total_flops() // 2, round(statistics.median(milliseconds), 3))
+    return Cost(
+        parameters=parameter_count(model),
+        multiply_accumulates=counter.get_total_flops() // 2,
+        latency_ms=round(statistics.median(milliseconds), 3),
+        device=f"{device.type}, {torch.get_num_threads()} threads",
+    )
 
 
 def _timed(forecast: Forecast, batch: Batch) -> float:

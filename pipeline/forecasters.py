@@ -74,7 +74,7 @@ class Forecasters(Mapping[Run, Forecast]):
         for run in self.folders:
             if run.model not in costs:
                 model = self.model(run)
-                costs[run.model] = measure(model, self._forecast(model, run), batch, runs)
+                costs[run.model] = measure(model, self._forecast(model, run), batch, runs, self.device)
         return costs
 
     def _forecast(self, model: Any, run: Run) -> Forecast:

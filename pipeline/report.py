@@ -38,6 +38,7 @@ STYLES = {  # CSS classes of the lines; further methods take m1, m2, ...
     "fitnet": "fitnet",
     "s2kd": "s2kd",
 }
+VALIDATION_STYLE = "m1 dashed"  # the colour of the prediction term, which comes first
 PIXELS = 2_400_000  # of all maps together, so that the page stays under 5 MB whatever the grid
 VERSIONS = ("torch", "numpy", "zarr", "dvc")  # named in the report
 
@@ -104,6 +105,7 @@ def page(results: Results, params: Params) -> str:
         scope=tables.scope(results),
         sentences=tables.sentences(results),
         notes=tables.metric_notes(results),
+        device=results.costs["teacher"].device,
         lead_charts=lead_charts(results),
         lead_tables=lead_tables(results),
         curves=training_charts(results),
@@ -226,7 +228,7 @@ def _terms(rows: pd.DataFrame, prefix: str) -> list[str]:
 
 def _term_series(rows: pd.DataFrame, names: dict[str, str]) -> list[Series]:
     return [
-        Series(name, f"m{number % 4 + 1}", rows["epoch"], rows[column])
+        Series(name, VALIDATION_STYLE if "validation" in column else f"m{number % 4 + 1}", rows["epoch"], rows[column])
         for number, (column, name) in enumerate(names.items())
     ]
 
@@ -267,7 +269,7 @@ def _picture(what: str, title: str, field: NDArray[np.float32], scale: Scale, un
 def _colour_bar(label: str, scale: Scale) -> ColourBar:
     from matplotlib.ticker import MaxNLocator
 
-    values = [v for v in MaxNLocator(6).tick_values(scale.low, scale.high) if scale.low <= v <= scale.high]
+    values = [v for v in MaxNLocator(4).tick_values(scale.low, scale.high) if scale.low <= v <= scale.high]
     ticks = [
         Tick(100 * (value - scale.low) / (scale.high - scale.low), f"{value:g}".replace("-", "\N{MINUS SIGN}"))
         for value in values

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,19 @@ def test_plot_data_has_a_row_for_each_lead_time_variable_and_model(evaluated: Pa
     assert list(rmse.columns[:4]) == ["lead_hours", "model", "variable", "rmse"]
     assert len(rmse) == 2 * 2 * 6
     assert sorted(rmse["lead_hours"].unique()) == [6, 12]
+
+
+@pytest.mark.parametrize(
+    ("template", "data", "columns"),
+    [("by_model", "rmse_by_lead.csv", {"variable", "model"}), ("by_run", "training.csv", {"run"})],
+)
+def test_dvcs_plot_templates_name_columns_that_are_there(
+    evaluated: Path, template: str, data: str, columns: set[str]
+) -> None:
+    text = (Path(__file__).parents[2] / ".dvc" / "plots" / f"{template}.json").read_text()
+    named = set(re.findall(r'"field": "(\w+)"', text)) - {"rev"}  # DVC adds the revision
+    assert named == columns
+    assert columns <= set(pd.read_csv(evaluated / paths.EVALUATE / data).columns)
 
 
 def test_curves_hold_the_epochs_of_the_teacher_and_of_every_repeat(evaluated: Path) -> None:

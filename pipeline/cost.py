@@ -42,7 +42,7 @@ def measure(model: nn.Module, forecast: Forecast, batch: Batch, runs: int, devic
         parameters=parameter_count(model),
         multiply_accumulates=counter.get_total_flops() // 2,
         latency_ms=round(statistics.median(milliseconds), 3),
-        device=f"{device.type}, {torch.get_num_threads()} threads",
+        device=f"{device.type}, threads: {torch.get_num_threads()}",
     )
 
 

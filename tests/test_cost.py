@@ -21,5 +21,5 @@ def test_parameters_and_multiply_accumulates_of_a_convolution_are_exact() -> Non
     assert cost.parameters == 3 * 5 * 9 + 5
     assert cost.multiply_accumulates == 3 * 5 * 9 * 8 * 16
     assert cost.latency_ms > 0
-    assert cost.device == f"cpu, {torch.get_num_threads()} threads"
+    assert cost.device == f"cpu, threads: {torch.get_num_threads()}"
     assert calls == [False] * (1 + WARM_UP_RUNS + 4)

@@ -52,7 +52,9 @@ class DistilledStudent(nn.Module):
     def __init__(self, student: Student, features: Features | None) -> None:
         super().__init__()
         self.student = student
-        self.projection = None if features is None else Projection(student.latent_width, features.width, features.grid)
+        self.projection = None
+        if features is not None:
+            self.projection = Projection(student.latent_width, student.latent_grid, features.width, features.grid)
 
     def forward(self, inputs: Tensor) -> Distilled:
         output = self.student(inputs)

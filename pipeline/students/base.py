@@ -21,10 +21,14 @@ class StudentOutput(NamedTuple):
 
 
 class Student(nn.Module, ABC):
-    """Built for a problem. A student writes `predict` on normalised fields with frames stacked in channels."""
+    """Built for a problem; `latent_width` and `latent_grid` describe the latent that P projects.
+
+    A student writes `predict` on normalised fields with frames stacked in channels.
+    """
 
     Sizes: ClassVar[type[Sizes]]
     latent_width: int
+    latent_grid: tuple[int, int]
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
@@ -42,16 +46,20 @@ class Student(nn.Module, ABC):
 
 
 class Projection(nn.Module):
-    """P of eq. 10: a linear map from the student's latent width to the teacher's, on the teacher's grid.
+    """P of eq. 10: a linear map from the student's latent to the teacher's, on the teacher's grid.
 
-    Applied at the student's resolution, where it commutes with the interpolation and costs least. A finer
-    student is averaged over the teacher's cells, a coarser one interpolated. Training-only: never exported.
+    A student's latent that is coarser than the teacher's is mapped to the block of tokens it covers (a linear
+    map of each latent position to `block` tokens), then brought to the exact grid; a finer one is mapped token
+    by token and averaged. Training-only: never exported.
     """
 
-    def __init__(self, student_width: int, teacher_width: int, teacher_grid: tuple[int, int]) -> None:
+    def __init__(
+        self, student_width: int, student_grid: tuple[int, int], teacher_width: int, teacher_grid: tuple[int, int]
+    ) -> None:
         super().__init__()
-        self.linear = nn.Conv2d(student_width, teacher_width, 1)
         self.grid = teacher_grid
+        block = (max(1, teacher_grid[0] // student_grid[0]), max(1, teacher_grid[1] // student_grid[1]))
+        self.linear = nn.ConvTranspose2d(student_width, teacher_width, block, stride=block)
 
     def forward(self, latent: Tensor) -> Tensor:
         """(B, D_student, h, w) -> (B, L, D), tokens in the teacher's order."""

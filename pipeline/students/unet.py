@@ -12,11 +12,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline import models
-from pipeline.layers import GridConv2d, pad_to_multiple
+from pipeline.layers import GridConv2d, pad_to_multiple, padded_size
 from pipeline.models import Problem
 from pipeline.students.base import Student
 
 LEVELS = 4
+COARSEST = 2 ** (LEVELS - 1)  # how many columns of the grid one of the bottom level covers
 
 
 class UNet(Student):
@@ -27,6 +28,8 @@ class UNet(Student):
         super().__init__(problem)
         widths = [sizes.width * 2**level for level in range(LEVELS)]
         self.latent_width = widths[-1]
+        height, width = padded_size((problem.height, problem.width), COARSEST)
+        self.latent_grid = (height // COARSEST, width // COARSEST)
         channels_in, channels_out = problem.t_in * problem.variables, problem.t_out * problem.variables
         self.down = nn.ModuleList(
             DoubleConv(before, after, problem.periodic)
@@ -39,7 +42,7 @@ class UNet(Student):
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         height, width = images.shape[-2:]
-        hidden = pad_to_multiple(images, 2 ** (LEVELS - 1), self.problem.periodic)
+        hidden = pad_to_multiple(images, COARSEST, self.problem.periodic)
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
             hidden = block(hidden if level == 0 else self.pool(hidden))

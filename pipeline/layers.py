@@ -22,8 +22,8 @@ class GridConv2d(nn.Conv2d):
         self.padding = (self.reach, 0) if periodic else (self.reach, self.reach)
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.periodic and self.reach:
-            input = F.pad(input, (self.reach, self.reach, 0, 0), mode="circular")
+        if self.periodic:
+            input = wrap_columns(input, self.reach, self.reach)
         return super().forward(input)
 
 
@@ -41,9 +41,7 @@ class DilatedDepthwiseConv2d(GridConv2d):
         if input.device.type != "cpu":
             return super().forward(input)
         if self.periodic:
-            padded = F.pad(
-                F.pad(input, (self.reach, self.reach, 0, 0), mode="circular"), (0, 0, self.reach, self.reach)
-            )
+            padded = F.pad(wrap_columns(input, self.reach, self.reach), (0, 0, self.reach, self.reach))
         else:
             padded = F.pad(input, (self.reach,) * 4)
         output: Tensor = _DilatedDepthwise.apply(padded, self.weight, self.bias, self.dilation[0])
@@ -51,15 +49,20 @@ class DilatedDepthwiseConv2d(GridConv2d):
 
 
 class _DilatedDepthwise(torch.autograd.Function):
-    """Valid depthwise convolution of padded images with the gradients as a convolution and matrix products."""
+    """Valid depthwise convolution of padded images with the gradients as a convolution and matrix products.
+
+    Under autocast it stays in float32: its own gradient would meet operands of two precisions.
+    """
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(context: Any, padded: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
         context.save_for_backward(padded, weight)
         context.dilation = dilation
         return F.conv2d(padded, weight, bias, groups=len(weight), dilation=dilation)
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         (gradient,) = gradients
         padded, weight = context.saved_tensors
@@ -111,6 +114,16 @@ class Normaliser(nn.Module):
         return scores * self.std + self.mean
 
 
+def wrap_columns(images: Tensor, left: int, right: int) -> Tensor:
+    """Extends (N, C, H, W) by columns from the other side, going around as often as a narrow grid needs."""
+    width = images.shape[-1]
+    if max(left, right) <= width:  # all that the library's circular padding can do
+        return F.pad(images, (left, right, 0, 0), mode="circular")
+    turns = -(-left // width)
+    tiled = images.repeat(1, 1, 1, turns + 1 + -(-right // width))
+    return tiled.narrow(-1, turns * width - left, left + width + right)
+
+
 def pad_to_multiple(images: Tensor, multiple: int, periodic: bool) -> Tensor:
     """Extends (N, C, H, W) at the bottom and right so that H and W divide by `multiple`.
 
@@ -121,7 +134,7 @@ def pad_to_multiple(images: Tensor, multiple: int, periodic: bool) -> Tensor:
     if below:
         images = F.pad(images, (0, 0, 0, below), mode="replicate")
     if right:
-        images = F.pad(images, (0, right, 0, 0), mode="circular" if periodic else "replicate")
+        images = wrap_columns(images, 0, right) if periodic else F.pad(images, (0, right, 0, 0), mode="replicate")
     return images
 
 

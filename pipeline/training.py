@@ -76,7 +76,8 @@ def fit(
 
     `objective(model, batch)` gives the terms; validation chooses by the mean "prediction" term. Checkpoints
     are parts `name-<epoch>` of `work`: a killed run loses at most one epoch and ends in the same bytes.
-    Raises UserError, naming step, windows and terms, if the loss is not finite; checkpoints stay.
+    Raises UserError if the loss is not finite, naming step, windows and terms, or if the validation loss is not,
+    naming the epoch; checkpoints stay.
     """
     fabric = start_fabric(runtime, settings.precision)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
@@ -94,6 +95,8 @@ def fit(
         row = {"epoch": float(state.epoch + 1), "learning_rate": rates[0]}
         row |= _train_epoch(fabric, wrapped, wrapped_optimizer, objective, train_loader, rates)
         row |= _validate(fabric, wrapped, objective, validation_loader)
+        if not math.isfinite(row["validation_prediction"]):
+            raise UserError(f"{name}: the validation loss of epoch {state.epoch + 1} is {row['validation_prediction']}")
         state.history.append(row)
         if _advance(state, row["validation_prediction"], settings):
             best = _copy(model)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.params import DumpFeatures
 from pipeline.progress import progress
-from pipeline.store import create_array, rows_per_shard, shard_is_written
+from pipeline.store import create_array, rows_per_shard, shard_is_written, write_array
 from pipeline.teachers.base import Teacher
 from pipeline.windows import WindowDataset
 
@@ -57,8 +57,7 @@ def _create(
     group = zarr.open_group(path, mode="a", zarr_format=3)
     if "features" not in group:
         group.attrs.update({"grid": list(teacher.latent_grid), **origin})
-        window = create_array(group, "window", numbers.shape, "int64", ["window"], len(numbers))
-        window[:] = numbers
+        write_array(group, "window", numbers, ["window"], {})
         shape = (len(numbers), math.prod(teacher.latent_grid), teacher.latent_width)
         create_array(group, "features", shape, dtype, ["window", "token", "feature"], rows_per_chunk=1)
     array: Any = group["features"]
@@ -93,10 +92,7 @@ def _write_statistics(group: zarr.Group, array: zarr.Array[Any], training_window
     mean = total / training_windows
     std = np.sqrt(np.maximum(squares / training_windows - mean**2, 0))
     for name, statistic in (("target_mean", mean), ("target_std", std)):
-        if name not in group:
-            create_array(group, name, statistic.shape, "float32", ["token", "feature"], len(statistic))
-        stored: Any = group[name]
-        stored[:] = statistic.astype("float32")
+        write_array(group, name, statistic.astype("float32"), ["token", "feature"], {})
 
 
 def _check_sample(

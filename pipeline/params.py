@@ -18,6 +18,7 @@ PARAMS_FILE = Path("params.yaml")
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator in use takes
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -129,7 +130,7 @@ class Runtime(Section):
 
 
 class Params(Section):
-    seed: NonNegative = 42
+    seed: Seed = 42
     dataset: str
     captioner: str
     embedder: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from pipeline.progress import progress
 from pipeline.store import create_array, rows_per_shard, shard_is_written, write_array
 from pipeline.teachers.base import Teacher
 from pipeline.windows import WindowDataset
+
+log = logging.getLogger(__name__)
 
 
 def dump(
@@ -35,10 +38,12 @@ def dump(
     """
     teacher = teacher.to(device).eval()
     sets = (train, validation)
-    array, group = _create(path, teacher, sets, settings.dtype, origin)
+    array, group = _create(path, teacher, sets, settings, origin)
     rows = rows_per_shard(array)
     shards = [i for i in range(math.ceil(array.shape[0] / rows)) if not shard_is_written(array, path, i)]
     done = math.ceil(array.shape[0] / rows) - len(shards)
+    if done:
+        log.info("resuming with %d of %d shards done", done, done + len(shards))
     for shard in progress(shards, "features", done + len(shards), "shard", done=done):
         positions = range(shard * rows, min((shard + 1) * rows, array.shape[0]))
         array[positions.start : positions.stop] = np.concatenate(
@@ -50,7 +55,7 @@ def dump(
 
 
 def _create(
-    path: Path, teacher: Teacher, sets: Sequence[WindowDataset], dtype: str, origin: dict[str, str]
+    path: Path, teacher: Teacher, sets: Sequence[WindowDataset], settings: DumpFeatures, origin: dict[str, str]
 ) -> tuple[zarr.Array[Any], zarr.Group]:
     """The group with its window numbers and an array for the features, or the one that is there already."""
     numbers = np.concatenate([windows.numbers for windows in sets])
@@ -59,7 +64,8 @@ def _create(
         group.attrs.update({"grid": list(teacher.latent_grid), **origin})
         write_array(group, "window", numbers, ["window"], {})
         shape = (len(numbers), math.prod(teacher.latent_grid), teacher.latent_width)
-        create_array(group, "features", shape, dtype, ["window", "token", "feature"], rows_per_chunk=1)
+        dims = ["window", "token", "feature"]
+        create_array(group, "features", shape, settings.dtype, dims, 1, settings.shard_megabytes)
     array: Any = group["features"]
     return array, group
 

@@ -99,6 +99,7 @@ class DumpFeatures(Section):
     dtype: Literal["float16", "float32"] = "float16"
     batch_size: Positive = 32
     checked_windows: Positive = 8  # how many stored windows are computed again and compared
+    shard_megabytes: PositiveFloat = 50  # what a killed run loses at most
 
 
 class Distill(Training):

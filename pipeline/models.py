@@ -29,9 +29,10 @@ class Problem(BaseModel):
     height: int
     width: int
     periodic: bool  # columns wrap around the globe
+    residual: bool = False  # the model forecasts the change since the last input frame
 
     @classmethod
-    def of(cls, store: Store) -> Problem:
+    def of(cls, store: Store, residual: bool = False) -> Problem:
         grid, windows = store.description.grid, store.windows
         height, width = grid.shape
         return cls(
@@ -41,6 +42,7 @@ class Problem(BaseModel):
             height=height,
             width=width,
             periodic=grid.periodic,
+            residual=residual,
         )
 
 

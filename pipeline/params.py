@@ -86,6 +86,7 @@ class Training(Section):
     plateau_epochs: Positive = 5  # epochs without a better validation loss before the rate falls
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     stop_epochs: Positive = 15  # epochs without a better validation loss before training stops
+    residual: bool = False  # forecast the change since the last input frame
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
 
 

@@ -34,7 +34,7 @@ def main(params: Params, student: str, method: str) -> None:
     with Work("distill", inputs, values, code, keep=24) as work, replacing(paths.distilled(student, method)) as folder:
         for seed in range(params.seed, params.seed + settings.repeats):
             torch.manual_seed(seed)
-            model = DistilledStudent(build(problem=Problem.of(store), **arguments), features)
+            model = DistilledStudent(build(problem=Problem.of(store, settings.residual), **arguments), features)
             model.student.normaliser.set(statistics.mean, statistics.std)
             history = training.fit(
                 model,

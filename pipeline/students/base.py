@@ -41,8 +41,12 @@ class Student(nn.Module, ABC):
 
     def forward(self, inputs: Tensor) -> StudentOutput:
         """inputs: (B, T_in, C, H, W), physical units."""
-        images, latent = self.predict(self.normaliser(inputs).flatten(1, 2))
-        return StudentOutput(self.normaliser.inverse(images.unflatten(1, (self.problem.t_out, -1))), latent)
+        scores = self.normaliser(inputs)
+        images, latent = self.predict(scores.flatten(1, 2))
+        forecast = images.unflatten(1, (self.problem.t_out, -1))
+        if self.problem.residual:
+            forecast = scores[:, -1:] + forecast
+        return StudentOutput(self.normaliser.inverse(forecast), latent)
 
 
 class Projection(nn.Module):

@@ -72,7 +72,8 @@ class Teacher(nn.Module, ABC):
         latent, skip = self.encode(scores)
         tokens = latent.flatten(2).transpose(1, 2)  # (B, L, D)
         fused = self.alignment(tokens, text)
-        return self.decode(fused.transpose(1, 2).reshape(latent.shape), skip), fused
+        frames = self.decode(fused.transpose(1, 2).reshape(latent.shape), skip)
+        return (scores[:, -1:] + frames if self.problem.residual else frames), fused
 
 
 class CrossModalAlignment(nn.Module):

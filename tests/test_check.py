@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.check import check
+from pipeline.errors import UserError
+from pipeline.params import load
+from tests.helpers import tiny_params
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def refusal(**overrides: Any) -> str:
+    with pytest.raises(UserError) as error:
+        check(tiny_params(**overrides))
+    return str(error.value)
+
+
+def test_the_repositorys_own_parameters_pass() -> None:
+    check(load(ROOT / "params.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "known"),
+    [
+        ("dataset", "nonesuch", "weather_twin, weatherbench, xarray"),
+        ("captioner", "nonesuch", "narrator"),
+        ("embedder", "nonesuch", "minilm, huggingface"),
+        ("teacher", "nonesuch", "simvp"),
+        ("students", ["unet", "nonesuch"], "unet"),
+        ("methods", ["baseline", "nonesuch"], "baseline, fitnet, s2kd"),
+        ("train_teacher", {"sizes": {"nonesuch": {}}}, "simvp"),
+        ("distill", {"sizes": {"nonesuch": {}}}, "unet"),
+    ],
+)
+def test_an_unknown_name_is_told_with_its_key_and_the_known_ones(key: str, value: Any, known: str) -> None:
+    message = refusal(**{key: value})
+    assert "'nonesuch' is not a known" in message
+    assert message.startswith(f"params.yaml: {key}")
+    assert all(name in message for name in known.split(", "))
+
+
+def test_methods_without_the_control_are_refused() -> None:
+    assert "methods must list 'baseline'" in refusal(methods=["s2kd"])
+
+
+def test_a_wrong_size_of_a_model_is_told_with_its_keys() -> None:
+    assert "distill.sizes.unet: depth = 3" in refusal(distill={"sizes": {"unet": {"depth": 3}}})
+    message = refusal(train_teacher={"sizes": {"simvp": {"drop_path": 1.5}}})
+    assert "train_teacher.sizes.simvp: drop_path = 1.5: Input should be less than 1" in message
+    assert "translator_blocks" in message

@@ -106,9 +106,12 @@ def _check_sample(
 ) -> None:
     """Computes evenly spaced windows again, one by one, and compares them with what was stored."""
     tolerance = 4 * float(np.finfo(array.dtype).eps)
+    numbers = np.concatenate([windows.numbers for windows in sets])
     for position in np.unique(np.linspace(0, array.shape[0] - 1, count).round().astype(int)):
         (again,) = _fused(teacher, sets, range(position, position + 1), 1, device)
         stored = np.asarray(array[position : position + 1], dtype=np.float32)
         difference = float(np.abs(stored - again).max())
         if difference > tolerance * max(1.0, float(np.abs(again).max())):
-            raise RuntimeError(f"stored features of window {position} differ by {difference:g} from computed ones")
+            raise RuntimeError(
+                f"stored features of window {numbers[position]} differ by {difference:g} from computed ones"
+            )

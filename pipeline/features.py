@@ -38,7 +38,7 @@ class Features:
             self.grid: tuple[int, int] = (int(attributes["grid"][0]), int(attributes["grid"][1]))
         except KeyError as error:
             raise UserError(f"{path} is not a store of teacher features: {error} is missing") from None
-        self.position = np.full(numbers.max() + 1, -1)
+        self.position = np.full(numbers.max() + 2, -1)  # the last entry stands for all later windows
         self.position[numbers] = np.arange(len(numbers))
         self.values = map_array("features", path, arrays["features"])
 
@@ -49,7 +49,7 @@ class Features:
 
     def of(self, windows: NDArray[np.int64]) -> NDArray[Any]:
         """(B, L, D) for windows by number; raises UserError if one has no features."""
-        positions = self.position[windows]
+        positions = self.position[np.minimum(windows, len(self.position) - 1)]
         if (positions < 0).any():
             raise UserError(f"window {windows[positions < 0][0]} has no teacher features; run dump_features again")
         return np.asarray(self.values[positions])

@@ -1,0 +1,63 @@
+"""Token embeddings and teacher features for a tiny store, each window's its own and known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from pipeline import embeddings
+from pipeline.embeddings import Embeddings
+from pipeline.features import Features
+from pipeline.store import create_array, write_array
+
+TEXT_WIDTH = 6
+LONGEST = 4
+
+
+def tokens_of(window: int) -> NDArray[np.float16]:
+    """(L, d_text): window i has 2 + i % 3 tokens."""
+    rng = np.random.default_rng([7, window])
+    return rng.normal(size=(2 + window % 3, TEXT_WIDTH)).astype(np.float16)
+
+
+def write_embeddings(path: Path, windows: int) -> Embeddings:
+    """Each window has a caption of its own, embedded as `tokens_of` says."""
+    texts = [str(window) for window in range(windows)]
+    distinct, of_window = embeddings.distinct(texts)
+    lengths = np.array([len(tokens_of(window)) for window in range(windows)])
+    embeddings.create(path, lengths, TEXT_WIDTH, of_window, {})
+    for _ in embeddings.fill(path, distinct, _encode, 16):
+        pass
+    return Embeddings(path)
+
+
+def _encode(texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    values = np.zeros((len(texts), LONGEST, TEXT_WIDTH), dtype=np.float32)
+    mask = np.zeros((len(texts), LONGEST), dtype=bool)
+    for row, text in enumerate(texts):
+        tokens = tokens_of(int(text))
+        values[row, : len(tokens)], mask[row, : len(tokens)] = tokens, True
+    return values, mask
+
+
+def features_of(window: int, grid: tuple[int, int], width: int) -> NDArray[np.float16]:
+    """(L, D): a pattern that all windows share, plus what is the window's own."""
+    shared = 3 * np.random.default_rng(1).normal(size=(grid[0] * grid[1], width))
+    own = np.random.default_rng([3, window]).normal(size=shared.shape)
+    return (shared + own).astype(np.float16)
+
+
+def write_features(path: Path, windows: NDArray[np.int64], grid: tuple[int, int] = (2, 4), width: int = 6) -> Features:
+    """Features of `windows`, with statistics over all of them."""
+    values = np.stack([features_of(int(window), grid, width) for window in windows])
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.attrs.update({"grid": list(grid)})
+    create_array(group, "features", values.shape, "float16", ["window", "token", "feature"], 1)[:] = values
+    write_array(group, "window", windows, ["window"], {})
+    for name, statistic in (("target_mean", values.mean(0, np.float64)), ("target_std", values.std(0, np.float64))):
+        write_array(group, name, statistic.astype(np.float32), ["token", "feature"], {})
+    return Features(path)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+
+from pipeline import paths
+from pipeline.mapped import map_array, mapped
+from pipeline.store import create_array
+from pipeline.windows import map_fields
+from tests.helpers import make_store
+
+VALUES = np.arange(60, dtype=np.float32).reshape(10, 2, 3)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(
+    path: Path, values: NDArray[np.float32], megabytes: float = 50
+) -> zarr.Array[zarr.core.metadata.ArrayV3Metadata]:
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    array = create_array(group, "values", values.shape, "float32", ["a", "b", "c"], 1, megabytes)
+    array[:] = values
+    return array
+
+
+@pytest.mark.parametrize("megabytes", [50, 7e-5])  # one shard, or shards of two and three rows
+def test_a_copy_equals_the_array_and_cannot_be_written(megabytes: float) -> None:
+    array = write(Path("store"), VALUES, megabytes)
+    copy = map_array("values", Path("store"), array)
+    assert np.array_equal(copy, VALUES)
+    assert copy.dtype == np.float32
+    with pytest.raises(ValueError, match="read-only"):
+        copy[0] = 0
+
+
+def test_it_is_made_once_and_again_when_the_source_changes() -> None:
+    array = write(Path("store"), VALUES)
+    asked: list[int] = []
+
+    def parts() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        asked.append(len(asked))
+        yield 0, np.asarray(array[:])
+
+    for _ in range(3):
+        mapped("values", Path("store"), VALUES.shape, "float32", parts)
+    assert asked == [0]
+    array[3] = -1
+    again = mapped("values", Path("store"), VALUES.shape, "float32", parts)
+    assert asked == [0, 1]
+    assert (again[3] == -1).all()
+    assert len(list((paths.WORK / "mapped").iterdir())) == 1  # the outdated copy is gone
+
+
+def test_a_copy_that_could_not_be_finished_is_not_taken_for_whole() -> None:
+    write(Path("store"), VALUES)
+
+    def broken() -> Iterator[tuple[int, NDArray[np.float32]]]:
+        yield 0, VALUES[:5]
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        mapped("values", Path("store"), VALUES.shape, "float32", broken)
+    whole = mapped("values", Path("store"), VALUES.shape, "float32", lambda: iter([(0, VALUES)]))
+    assert np.array_equal(whole, VALUES)
+    assert len(list((paths.WORK / "mapped").iterdir())) == 1
+
+
+def test_fields_are_those_of_the_store_and_follow_it_when_it_is_written_again() -> None:
+    first = make_store(Path("store.zarr"), frames=60)
+    before = np.array(map_fields(first))
+    assert np.array_equal(before, first.frames(0, 60))
+    Path("store.zarr").rename("old.zarr")
+    second = make_store(Path("store.zarr"), frames=60, seed=5)
+    assert np.array_equal(map_fields(second), second.frames(0, 60))
+    assert not np.array_equal(map_fields(second), before)

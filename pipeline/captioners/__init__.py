@@ -2,4 +2,9 @@
 
 from pipeline.registry import Registry
 
-CAPTIONERS = Registry("captioner", {"narrator": "pipeline.captioners.narrator:Narrator"})
+CAPTIONERS = Registry(
+    "captioner",
+    {
+        "narrator": "pipeline.captioners.narrator:Narrator",
+    },
+)

@@ -2,4 +2,9 @@
 
 from pipeline.registry import Registry
 
-STUDENTS = Registry("student", {"unet": "pipeline.students.unet:UNet"})
+STUDENTS = Registry(
+    "student",
+    {
+        "unet": "pipeline.students.unet:UNet",
+    },
+)

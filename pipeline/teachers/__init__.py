@@ -2,4 +2,9 @@
 
 from pipeline.registry import Registry
 
-TEACHERS = Registry("teacher", {"simvp": "pipeline.teachers.simvp:SimVP"})
+TEACHERS = Registry(
+    "teacher",
+    {
+        "simvp": "pipeline.teachers.simvp:SimVP",
+    },
+)

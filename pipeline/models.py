@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -82,7 +83,7 @@ def load_weights(model: nn.Module, folder: Path) -> nn.Module:
     """Loads `folder`'s weights and switches to eval mode; raises UserError if they do not fit."""
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, SafetensorError) as error:
         raise UserError(f"{folder / 'model.safetensors'} does not fit its config.json: {error}") from None
     return model.eval()
 

@@ -102,6 +102,7 @@ RANGES: list[tuple[str, Any, str]] = [
     ("dump_features.dtype", "bfloat16", "'float16' or 'float32'"),
     ("dump_features.batch_size", 0, "greater than 0"),
     ("dump_features.checked_windows", 0, "greater than 0"),
+    ("dump_features.shard_megabytes", 0, "greater than 0"),
     ("distill.repeats", 0, "greater than 0"),
     ("distill.train_windows", 0, "greater than 0"),
     ("distill.target_scale", "log", "'raw' or 'standardised'"),

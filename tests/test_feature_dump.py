@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from pipeline import feature_dump
+from pipeline.embeddings import Embeddings
+from pipeline.feature_dump import dump
+from pipeline.features import Features
+from pipeline.models import Problem
+from pipeline.params import DumpFeatures
+from pipeline.store import Store
+from pipeline.teachers.base import Teacher, build
+from pipeline.windows import WindowDataset
+from tests.core import TEXT_WIDTH, write_embeddings
+from tests.helpers import make_store
+from tests.teachers.test_simvp import SIZES
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.chdir(tmp_path)
+    store = make_store(Path("store.zarr"), frames=70, shape=(4, 8))
+    write_embeddings(Path("embeddings.zarr"), len(store.windows))
+    return store
+
+
+def teacher_for(store: Store) -> Teacher:
+    torch.manual_seed(0)
+    teacher = build("simvp", Problem.of(store), SIZES | {"drop_path": 0.5}, text_width=TEXT_WIDTH, layers=2, heads=2)
+    teacher.normaliser.set(store.description.statistics.mean, store.description.statistics.std)
+    return teacher
+
+
+def datasets(store: Store) -> tuple[WindowDataset, WindowDataset]:
+    text = Embeddings(Path("embeddings.zarr"))
+    return WindowDataset(store, "train", text=text), WindowDataset(store, "validation", text=text)
+
+
+def run(store: Store, path: Path, teacher: Teacher | None = None, **settings: Any) -> Features:
+    values = DumpFeatures.model_validate({"batch_size": 4, "shard_megabytes": 0.002} | settings)
+    dump(teacher or teacher_for(store), *datasets(store), path, values, CPU, origin={"teacher": "simvp"})
+    return Features(path)
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+@torch.no_grad()
+def direct(store: Store) -> np.ndarray:
+    """Z_fused window by window, in eval mode."""
+    teacher = teacher_for(store).eval()
+    outputs = [
+        teacher(item.inputs, item.text).fused
+        for part in datasets(store)
+        for item in map(part.__getitem__, range(len(part)))
+    ]
+    return torch.cat(outputs).numpy()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_stored_features_are_those_of_a_direct_forward_of_both_splits(store: Store, dtype: str) -> None:
+    features = run(store, Path("features.zarr"), dtype=dtype)
+    expected = direct(store)
+    numbers = np.concatenate([store.windows.of("train"), store.windows.of("validation")])
+    assert features.values.dtype == dtype
+    tolerance = 6e-4 if dtype == "float16" else 1e-5  # half a unit in the last place of values up to 1, or rounding
+    np.testing.assert_allclose(features.of(numbers).astype(np.float32), expected, rtol=tolerance, atol=tolerance)
+    assert features.grid == (2, 4)
+    assert zarr.open_group("features.zarr", mode="r").attrs["teacher"] == "simvp"
+
+
+def test_statistics_are_over_the_training_windows_alone(store: Store) -> None:
+    features = run(store, Path("features.zarr"))
+    train = features.of(store.windows.of("train")).astype(np.float64)
+    np.testing.assert_allclose(features.mean, train.mean(axis=0), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(features.std, train.std(axis=0), rtol=1e-5, atol=1e-7)
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill_after(teacher: Teacher, batches: int) -> list[int]:
+    """Lets `teacher` forward that many batches; returns a list that counts them."""
+    calls: list[int] = []
+
+    def hook(*_: object) -> None:
+        if len(calls) == batches:
+            raise KilledError
+        calls.append(1)
+
+    teacher.register_forward_pre_hook(hook)
+    return calls
+
+
+def test_a_killed_dump_goes_on_at_its_shard_and_ends_in_the_same_bytes(store: Store) -> None:
+    teacher = teacher_for(store)
+    whole = kill_after(teacher, 10**6)
+    run(store, Path("whole.zarr"), teacher, checked_windows=1)
+    teacher = teacher_for(store)
+    kill_after(teacher, 6)  # within the second shard of four
+    with pytest.raises(KilledError):
+        run(store, Path("killed.zarr"), teacher)
+    teacher = teacher_for(store)
+    resumed = kill_after(teacher, 10**6)
+    run(store, Path("killed.zarr"), teacher, checked_windows=1)
+    assert content(Path("killed.zarr")) == content(Path("whole.zarr"))
+    assert len(resumed) == len(whole) - 4  # the first shard's batches
+
+
+def test_a_dump_killed_before_its_first_array_is_whole_can_begin_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_dump, "create_array", killed)
+        with pytest.raises(KilledError):
+            run(store, Path("killed.zarr"))
+    run(store, Path("killed.zarr"))
+    run(store, Path("whole.zarr"))
+    assert content(Path("killed.zarr")) == content(Path("whole.zarr"))
+
+
+def test_a_finished_dump_is_left_as_it_is(store: Store) -> None:
+    run(store, Path("features.zarr"))
+    first = content(Path("features.zarr"))
+    run(store, Path("features.zarr"))
+    assert content(Path("features.zarr")) == first
+
+
+@pytest.mark.parametrize("change", [0.05, -1.0])
+def test_a_stored_value_that_differs_from_a_computed_one_stops_the_stage(store: Store, change: float) -> None:
+    run(store, Path("features.zarr"))
+    array: Any = zarr.open_group("features.zarr", mode="r+", use_consolidated=False)["features"]
+    last = array.shape[0] - 1  # among the checked ones
+    array[last, 3, 2] = array[last, 3, 2] + np.float16(change)
+    number = store.windows.of("validation")[-1]
+    with pytest.raises(RuntimeError, match=f"stored features of window {number} differ by"):
+        run(store, Path("features.zarr"))

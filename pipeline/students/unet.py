@@ -2,7 +2,11 @@
 
 Source: Ronneberger et al. 2015. Four levels, two bias-free 3x3 convolutions with batch norm and ReLU at
 each, max-pooling down, 2x2 transposed convolutions up, skips concatenated. With `width` 52 it has the
-paper's 5.1 million parameters. The latent is the bottom level: 8 * width channels on an eighth of the grid.
+paper's 5.1 million parameters.
+
+The latent that P projects is the feature map at `latent_level`: the bottom (3), where the encoder ends, with
+8 * width channels on an eighth of the grid; or a level of the decoder (2, 1, 0), finer and narrower, behind
+which less of the network is left untaught.
 """
 
 from __future__ import annotations
@@ -23,13 +27,15 @@ COARSEST = 2 ** (LEVELS - 1)  # how many columns of the grid one of the bottom l
 class UNet(Student):
     class Sizes(models.Sizes):
         width: int = Field(52, gt=0)  # channels of the top level; doubled at each level below
+        latent_level: int = Field(LEVELS - 1, ge=0, lt=LEVELS)
 
     def __init__(self, problem: Problem, sizes: Sizes) -> None:
         super().__init__(problem)
         widths = [sizes.width * 2**level for level in range(LEVELS)]
-        self.latent_width = widths[-1]
+        self.latent_level = sizes.latent_level
+        self.latent_width = widths[sizes.latent_level]
         height, width = padded_size((problem.height, problem.width), COARSEST)
-        self.latent_grid = (height // COARSEST, width // COARSEST)
+        self.latent_grid = (height >> sizes.latent_level, width >> sizes.latent_level)
         channels_in, channels_out = problem.t_in * problem.variables, problem.t_out * problem.variables
         self.down = nn.ModuleList(
             DoubleConv(before, after, problem.periodic)
@@ -47,10 +53,11 @@ class UNet(Student):
         for level, block in enumerate(self.down):
             hidden = block(hidden if level == 0 else self.pool(hidden))
             skips.append(hidden)
-        latent = skips.pop()
+        levels = {LEVELS - 1: skips.pop()}
         for up, merge in zip(self.up, self.merge, strict=True):
             hidden = merge(torch.cat([skips.pop(), up(hidden)], dim=1))
-        return self.readout(hidden)[..., :height, :width], latent
+            levels[len(skips)] = hidden
+        return self.readout(hidden)[..., :height, :width], levels[self.latent_level]
 
 
 class DoubleConv(nn.Sequential):

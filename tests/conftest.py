@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.pipeline_copy import Clone
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring
 
@@ -21,3 +25,12 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_trained(params, caption="A ridge & <script>alert('{window}')</script>")
         evaluate.main(params)
     return root
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Clone:
+    """A clone, not to be written to, in which `dvc repro` has run with tiny settings; workers share it."""
+    from tests.pipeline_copy import built_clone
+
+    base = tmp_path_factory.getbasetemp()
+    return built_clone((base.parent if hasattr(request.config, "workerinput") else base) / "built")

@@ -82,8 +82,8 @@ def fit(
     fabric = start_fabric(runtime, settings.precision)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
-    batches = shuffled_loader(train, settings.batch_size, seed, fabric.global_rank, fabric.world_size)
-    train_loader: Any = fabric.setup_dataloaders(batches, use_distributed_sampler=False)
+    # not set up by Fabric, which would count epochs from the start of this process and not of the run
+    train_loader: Any = shuffled_loader(train, settings.batch_size, seed, fabric.global_rank, fabric.world_size)
     validation_loader: Any = fabric.setup_dataloaders(loader(validation, settings.batch_size))
     best = _copy(model)
     state = _resume(work, name, model, best, optimizer) or Progress(learning_rate=settings.learning_rate)
@@ -158,13 +158,13 @@ def _train_epoch(
     gradients: Row = {}
     windows = 0
     for step, batch in enumerate(batches):
-        terms = objective(model, batch)
+        terms = objective(model, fabric.to_device(batch))
         total = terms.total
         if not torch.isfinite(total):
             values = {name: value.item() for name, value in terms.values.items()}
             raise UserError(f"the loss is not finite at step {step}, windows {batch.windows.tolist()}: {values}")
         if step == 0:
-            gradients = _gradient_norms(terms, model)
+            gradients = _gradient_norms(fabric, terms, optimizer)
         for group in optimizer.param_groups:
             group["lr"] = rates[step]
         optimizer.zero_grad()
@@ -176,15 +176,17 @@ def _train_epoch(
     return {f"train_{name}": total / windows for name, total in sums.items()} | gradients
 
 
-def _gradient_norms(terms: Terms, model: nn.Module) -> Row:
+def _gradient_norms(fabric: Fabric, terms: Terms, optimizer: Any) -> Row:
     """The norm of each weighted term's gradient: what share of a step each term can claim."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    scaler = getattr(fabric.strategy.precision, "scaler", None)  # 16-mixed multiplies the loss
+    scale = scaler.get_scale() if scaler else 1.0
     norms: Row = {}
     for name, value in terms.values.items():
-        loss = terms.weights[name] * value
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        squares = [gradient.float().pow(2).sum() for gradient in gradients if gradient is not None]
-        norms[f"gradient_{name}"] = torch.stack(squares).sum().sqrt().item()
+        optimizer.zero_grad()
+        fabric.backward(terms.weights[name] * value, retain_graph=True)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        squares = [parameter.grad.float().pow(2).sum() for parameter in parameters if parameter.grad is not None]
+        norms[f"gradient_{name}"] = torch.stack(squares).sum().sqrt().item() / scale
     return norms
 
 

@@ -1,18 +1,21 @@
-"""Token embeddings and teacher features for a tiny store, each window's its own and known in closed form."""
+"""What training reads, tiny: token embeddings and teacher features known in closed form, a record, parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from pipeline import embeddings
+from pipeline import embeddings, paths
 from pipeline.embeddings import Embeddings
 from pipeline.features import Features
+from pipeline.params import Params
 from pipeline.store import create_array, write_array
+from tests.helpers import make_store, tiny_params
 
 TEXT_WIDTH = 6
 LONGEST = 4
@@ -61,3 +64,29 @@ def write_features(path: Path, windows: NDArray[np.int64], grid: tuple[int, int]
     for name, statistic in (("target_mean", values.mean(0, np.float64)), ("target_std", values.std(0, np.float64))):
         write_array(group, name, statistic.astype(np.float32), ["token", "feature"], {})
     return Features(path)
+
+
+def make_text_and_store() -> None:
+    """The record and embeddings that the teacher reads, where the stages look for them."""
+    store = make_store(paths.STORE, frames=60, shape=(8, 16))
+    write_embeddings(paths.EMBEDDINGS, len(store.windows))
+
+
+def training_params(**overrides: Any) -> Params:
+    """Small models, two epochs, all three methods."""
+    training = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01}
+    sizes = {"spatial_width": 4, "translator_width": 8, "translator_blocks": 2, "mlp_ratio": 1.0}
+    sections: dict[str, Any] = {
+        "methods": ["baseline", "fitnet", "s2kd"],
+        "train_teacher": training | {"sizes": {"simvp": sizes}, "fusion_heads": 2},
+        "distill": training | {"sizes": {"unet": {"width": 2}}, "repeats": 1, "train_windows": 16},
+        "runtime": {"accelerator": "cpu"},
+    }
+    for key, value in overrides.items():
+        sections[key] = {**sections.get(key, {}), **value} if isinstance(value, dict) else value
+    return tiny_params(**sections)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder` by its name there."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}

@@ -1,0 +1,106 @@
+"""The stage `distill`: what it leaves, and identities between methods that hold to the byte."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import paths
+from pipeline.errors import UserError
+from pipeline.store import Store
+from pipeline.students import base as students
+from pipeline.windows import WindowDataset
+from stages import distill
+from tests.core import make_text_and_store, training_params, write_features
+
+
+@pytest.fixture(autouse=True)
+def _a_record_and_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_text_and_store()
+    windows = Store(paths.STORE).windows
+    write_features(paths.FEATURES, np.concatenate([windows.of("train"), windows.of("validation")]))
+
+
+def weights(method: str, **overrides: Any) -> bytes:
+    distill.main(training_params(**overrides), "unet", method)
+    return (paths.distilled("unet", method) / "seed-42" / "model.safetensors").read_bytes()
+
+
+def test_without_weight_the_teacher_changes_nothing() -> None:
+    assert weights("s2kd", **{"lambda": 0}) == weights("baseline")
+    assert weights("s2kd") != weights("baseline")
+
+
+def test_without_beta_s2kd_is_fitnet() -> None:
+    assert weights("s2kd", beta=0) == weights("fitnet")
+    assert weights("s2kd", beta=0.5) != weights("fitnet")
+
+
+def test_beta_and_lambda_do_not_touch_the_baseline_and_beta_not_fitnet() -> None:
+    assert weights("baseline", beta=0.1, **{"lambda": 0.3}) == weights("baseline", beta=0.9)
+    assert weights("fitnet", beta=0.1) == weights("fitnet", beta=0.9)
+    assert weights("fitnet", **{"lambda": 0.3}) != weights("fitnet")
+
+
+def test_the_targets_scale_matters() -> None:
+    assert weights("s2kd", distill={"target_scale": "raw"}) != weights("s2kd")
+
+
+def test_every_repeat_has_its_own_seed_and_folder() -> None:
+    params = training_params(seed=7, distill={"repeats": 2})
+    distill.main(params, "unet", "s2kd")
+    folder = paths.distilled("unet", "s2kd")
+    assert sorted(path.name for path in folder.iterdir()) == ["seed-7", "seed-8"]
+    files = {path.name for path in (folder / "seed-8").iterdir()}
+    assert files == {"model.safetensors", "config.json", "history.json", "live"}
+    first, second = ((folder / name / "model.safetensors").read_bytes() for name in ("seed-7", "seed-8"))
+    assert first != second
+    distill.main(training_params(seed=8), "unet", "s2kd")
+    assert (folder / "seed-8" / "model.safetensors").read_bytes() == second
+    assert sorted(path.name for path in folder.iterdir()) == ["seed-8"]
+
+
+def test_each_term_and_its_gradient_is_in_the_history() -> None:
+    distill.main(training_params(), "unet", "s2kd")
+    history = json.loads((paths.distilled("unet", "s2kd") / "seed-42" / "history.json").read_text())
+    terms = {
+        f"{kind}_{name}"
+        for kind in ("train", "validation", "gradient")
+        for name in ("prediction", "semantic", "spectral")
+    }
+    assert [set(row) for row in history] == [terms | {"epoch", "learning_rate"}] * 2
+    assert all(row[name] > 0 for row in history for name in terms)
+
+
+def test_the_student_left_forecasts_in_physical_units_without_teacher_or_projection() -> None:
+    distill.main(training_params(), "unet", "s2kd")
+    paths.FEATURES.rename("elsewhere")
+    student = students.load(paths.distilled("unet", "s2kd") / "seed-42")
+    batch = WindowDataset(Store(paths.STORE), "test")[0]
+    with torch.no_grad():
+        forecast = student(batch.inputs).forecast
+    assert forecast.shape == batch.targets.shape
+    mean = forecast.mean((0, 1, 3, 4))
+    torch.testing.assert_close(mean, batch.targets.mean((0, 1, 3, 4)), rtol=0.1, atol=0)
+
+
+def test_the_baseline_needs_no_features_and_other_methods_say_what_makes_them() -> None:
+    paths.FEATURES.rename("elsewhere")
+    distill.main(training_params(), "unet", "baseline")
+    with pytest.raises(UserError, match=r"features\.zarr is missing; `dvc repro` makes it"):
+        distill.main(training_params(), "unet", "fitnet")
+
+
+def test_coming_back_to_a_setting_takes_up_what_was_trained(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first = weights("s2kd", beta=0.1)
+    weights("s2kd", beta=0.9)
+    caplog.clear()
+    assert weights("s2kd", beta=0.1) == first
+    assert "resuming after epoch 2" in caplog.text

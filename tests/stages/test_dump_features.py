@@ -1,0 +1,43 @@
+"""The stage `dump_features`: what it does when the teacher is missing, and which windows it covers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from pipeline import paths
+from pipeline.errors import UserError
+from pipeline.features import Features
+from pipeline.store import Store
+from pipeline.work import fingerprint
+from stages import dump_features, train_teacher
+from tests.core import make_text_and_store, training_params
+
+
+@pytest.fixture(autouse=True)
+def _a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_text_and_store()
+
+
+def test_without_a_teacher_it_says_what_makes_one() -> None:
+    with pytest.raises(UserError, match="train_teacher holds no model"):
+        dump_features.main(training_params())
+    assert not paths.FEATURES.exists()
+
+
+def test_it_covers_training_and_validation_and_no_test_window() -> None:
+    train_teacher.main(training_params())
+    dump_features.main(training_params(dump_features={"dtype": "float32"}))
+    features, windows = Features(paths.FEATURES), Store(paths.STORE).windows
+    features.of(np.concatenate([windows.of("train"), windows.of("validation")]))
+    for window in windows.of("test"):
+        with pytest.raises(UserError, match=f"window {window} has no teacher features"):
+            features.of(np.array([window]))
+    assert features.values.dtype == np.float32
+    attributes = zarr.open_group(paths.FEATURES, mode="r").attrs
+    assert attributes["teacher"] == "simvp"
+    assert attributes["weights"] == fingerprint([paths.TEACHER / "model.safetensors"])

@@ -68,11 +68,14 @@ class Projection(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         """(B, D_student, h, w) -> (B, L, D), tokens in the teacher's order."""
         projected = self.linear(latent)
-        if projected.shape[-2] >= self.grid[0] and projected.shape[-1] >= self.grid[1]:
-            projected = F.adaptive_avg_pool2d(projected, self.grid)
-        else:
-            projected = F.interpolate(projected, self.grid, mode="bilinear", align_corners=False)
+        if projected.shape[-2:] != self.grid:  # on its own grid, pooling would be a costly copy
+            projected = self._regridded(projected)
         return projected.flatten(2).transpose(1, 2)
+
+    def _regridded(self, projected: Tensor) -> Tensor:
+        if projected.shape[-2] >= self.grid[0] and projected.shape[-1] >= self.grid[1]:
+            return F.adaptive_avg_pool2d(projected, self.grid)
+        return F.interpolate(projected, self.grid, mode="bilinear", align_corners=False)
 
 
 def build(name: str, problem: Problem, sizes: dict[str, Any]) -> Student:

@@ -76,7 +76,7 @@ def test_every_wrong_size_is_told_with_the_key_and_what_is_allowed() -> None:
     assert message.startswith("params.yaml: distill.sizes.unet: ")
     assert "width = 1.5" in message
     assert "depth = 2" in message
-    assert message.endswith("its keys are width")
+    assert message.endswith("its keys are width, latent_level")
 
 
 def forecast(kind: str, residual: bool, inputs: torch.Tensor) -> torch.Tensor:

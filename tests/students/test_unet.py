@@ -14,9 +14,9 @@ def problem(**changes: object) -> Problem:
     )
 
 
-def student(channels: int = 4, **changes: object) -> Student:
+def student(channels: int = 4, level: int = 3, **changes: object) -> Student:
     torch.manual_seed(0)
-    return build("unet", problem(**changes), {"width": channels})
+    return build("unet", problem(**changes), {"width": channels, "latent_level": level})
 
 
 def warmed(model: Student) -> Student:
@@ -34,20 +34,23 @@ def test_with_width_52_it_has_the_papers_5_1_million_parameters(shape: tuple[int
     assert parameter_count(model) / 1e6 == pytest.approx(5.1, abs=0.05)
 
 
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
 @pytest.mark.parametrize("periodic", [True, False])
 @pytest.mark.parametrize(
     ("t_in", "t_out", "variables", "height", "width"),
     [(2, 2, 2, 16, 32), (3, 1, 1, 9, 17), (1, 4, 3, 5, 6), (2, 2, 1, 8, 8), (2, 1, 1, 3, 2)],
 )
 def test_forecast_and_latent_have_the_shapes_that_are_declared(
-    t_in: int, t_out: int, variables: int, height: int, width: int, periodic: bool
+    t_in: int, t_out: int, variables: int, height: int, width: int, periodic: bool, level: int
 ) -> None:
-    model = student(t_in=t_in, t_out=t_out, variables=variables, height=height, width=width, periodic=periodic)
+    model = student(
+        level=level, t_in=t_in, t_out=t_out, variables=variables, height=height, width=width, periodic=periodic
+    )
     output = model(torch.randn(3, t_in, variables, height, width))
     assert output.forecast.shape == (3, t_out, variables, height, width)
     assert output.latent.shape == (3, model.latent_width, *model.latent_grid)
-    assert model.latent_width == 8 * 4
-    assert model.latent_grid == (-(-height // 8), -(-width // 8))
+    assert model.latent_width == 4 * 2**level
+    assert model.latent_grid == (-(-height // 8) * 2 ** (3 - level), -(-width // 8) * 2 ** (3 - level))
 
 
 def test_turning_the_globe_turns_the_forecast() -> None:
@@ -61,6 +64,23 @@ def test_a_plane_does_not_turn() -> None:
     model = warmed(student(periodic=False))
     inputs = torch.randn(2, 2, 2, 16, 32)
     assert not torch.allclose(model(inputs.roll(8, -1)).forecast, model(inputs).forecast.roll(8, -1), atol=1e-2)
+
+
+def test_the_latents_level_changes_neither_forecast_nor_size() -> None:
+    inputs = torch.randn(2, 2, 2, 16, 32)
+    forecasts = [student(level=level).eval()(inputs).forecast for level in range(4)]
+    assert all(torch.equal(forecast, forecasts[0]) for forecast in forecasts)
+
+
+def trained_by_latent(level: int) -> set[str]:
+    model = student(level=level)
+    model(torch.randn(4, 2, 2, 16, 32)).latent.square().sum().backward()
+    return {name.split(".")[0] for name, value in model.named_parameters() if value.grad is not None}
+
+
+def test_a_latent_of_the_decoder_is_behind_more_of_the_network() -> None:
+    assert trained_by_latent(3) == {"down"}
+    assert trained_by_latent(1) == {"down", "up", "merge"}
 
 
 def test_a_gradient_reaches_every_parameter() -> None:

@@ -76,7 +76,7 @@ class Setup:
         self.settings = settings
         asked = settings.ingest
         span = (asked.t_in + asked.t_out) * asked.step
-        write_record(Path("record.nc"), 4 * span + 80 * asked.stride, rows, columns)
+        write_record(Path("record.nc"), 4 * span + 30 * asked.stride, rows, columns)
         layout: dict[str, Any] = {"t_in": asked.t_in, "t_out": asked.t_out, "step": asked.step, "stride": asked.stride}
         Path("ingest").mkdir()
         ingest(opened(Path("record.nc")), Ingest(variables=("z500", "t850"), **layout), Path("ingest"))

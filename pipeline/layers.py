@@ -31,7 +31,7 @@ class DilatedDepthwiseConv2d(GridConv2d):
     """A depthwise "same" convolution whose backward pass does not dominate a training step on a CPU.
 
     There the library's own weight gradient of a dilated depthwise convolution takes most of a gSTA block's
-    time; written as matrix products it takes a third (`benchmarks/depthwise.py`). Same values otherwise.
+    time; written as matrix products, a pass forward and back takes about half as long (`benchmarks/depthwise.py`).
     """
 
     def __init__(self, width: int, kernel: int, *, periodic: bool, dilation: int) -> None:

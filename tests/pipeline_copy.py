@@ -195,6 +195,7 @@ def built_clone(folder: Path) -> Clone:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (folder / "repro.txt").exists():
             return Clone(folder / "clone")
+        assert not (folder / "clone").exists(), "`dvc repro` has failed already, see the first error"
         clone = make_clone(folder, write_raw(folder / "raw"))
         printed = clone.dvc("repro").output
         clone.commit("Results")

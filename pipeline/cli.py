@@ -11,9 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import overlay, paths, tables
+from pipeline import overlay, paths
 from pipeline.errors import UserError
-from pipeline.results import Results
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def print_table() -> None:
+    from pipeline import tables  # these load what `apply` can do without
+    from pipeline.results import Results
+
     results = Results()
     print(tables.as_text(tables.main_table(results)))
     print(f"\n{tables.scope(results)}")

@@ -11,7 +11,6 @@ Captions are numbered by their first window, so windows near in time lie near on
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,11 +18,10 @@ from typing import Any, cast
 import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
-from zarr.errors import ZarrUserWarning
 
 from pipeline.errors import UserError
 from pipeline.mapped import map_array
-from pipeline.store import create_array, open_group, rows_per_shard, shard_is_written
+from pipeline.store import consolidate, create_array, open_group, rows_per_shard, shard_is_written
 
 FORMAT = "s2kd-embeddings/1"
 CAPTIONS_PER_CHUNK = 4
@@ -88,11 +86,7 @@ def create(
     windows = create_array(group, "caption_of_window", of_window.shape, "int32", ("window",), len(of_window))
     windows[:] = of_window
     group.attrs.update({"format": FORMAT, **attributes})
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ZarrUserWarning
-        )  # not in the Zarr v3 specification yet, but xarray looks for it
-        zarr.consolidate_metadata(group.store)
+    consolidate(group)
 
 
 def fill(path: Path, texts: Sequence[str], encode: Encode, batch_size: int) -> Iterator[int]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.params import DumpFeatures
 from pipeline.progress import progress
-from pipeline.store import create_array, rows_per_shard, shard_is_written, write_array
+from pipeline.store import consolidate, create_array, rows_per_shard, shard_is_written, write_array
 from pipeline.teachers.base import Teacher
 from pipeline.windows import WindowDataset
 
@@ -51,7 +51,7 @@ def dump(
         )
     _write_statistics(group, array, len(train))
     _check_sample(teacher, sets, array, settings.checked_windows, device)
-    zarr.consolidate_metadata(group.store, zarr_format=3)
+    consolidate(group)
 
 
 def _create(

@@ -257,10 +257,13 @@ def describe(
     write_array(group, "window_start", windows.start, ("window",), {"long_name": "first frame of the window"})
     write_array(group, "window_split", windows.split, ("window",), SPLIT_ATTRIBUTES)
     group.attrs.put(_group_attributes(description, windows, stride))
+    consolidate(group)
+
+
+def consolidate(group: zarr.Group) -> None:
+    """Gathers the group's metadata in one file: not in the Zarr v3 specification yet, but xarray looks for it."""
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ZarrUserWarning
-        )  # not in the Zarr v3 specification yet, but xarray looks for it
+        warnings.simplefilter("ignore", ZarrUserWarning)
         zarr.consolidate_metadata(group.store)
 
 

@@ -1,7 +1,7 @@
 """python -m stages.check: checks params.yaml as a whole, before any other stage runs.
 
 It is the first stage, and `fetch` depends on its output, so a wrong key, value or name stops `dvc repro` and
-`dvc exp run` at once. The output never changes: a valid edit re-runs this half-second and nothing else.
+`dvc exp run` at once. The output never changes: a valid edit re-runs these few seconds and nothing else.
 """
 
 from pipeline import paths

@@ -64,9 +64,10 @@ class DistilledStudent(nn.Module):
 class StudentObjective:
     """L_Student of eq. 14: L_pred plus the method's weighted terms against the teacher's features.
 
-    `scale` "raw" takes Z_fused as it is, as the paper does; "standardised" centres and scales it per token
-    and channel by its training statistics. Most of Z_fused is one pattern that does not change with the
-    sample: standardised, the terms measure what does, and lambda and beta mean the same for every teacher.
+    `scale` "raw" takes Z_fused as it is, as the paper does. Most of that is one pattern that does not change
+    with the sample, on which a student can only waste capacity. "centred" takes the training mean away per
+    token and channel and divides by one number, so that the terms measure what changes, in its own
+    proportions. "standardised" divides by each token's and channel's own deviation, small ones included.
     """
 
     def __init__(self, statistics: Statistics, loss: DistillationLoss, features: Features | None, scale: str) -> None:
@@ -88,14 +89,16 @@ class StudentObjective:
 
 
 def _target_scale(features: Features | None, scale: str) -> tuple[Tensor, Tensor]:
-    """Mean and reciprocal standard deviation, (L, D) each, that bring the target on its scale.
+    """Mean and reciprocal deviation, (L, D) or scalars, that bring the target on its scale.
 
-    The deviation has a floor of a hundredth of its mean: a channel that never changes carries no knowledge,
-    and must not be blown up to carry rounding noise.
+    A token's own deviation has a floor of a hundredth of their mean: a channel that never changes carries no
+    knowledge, and must not be blown up to carry rounding noise.
     """
     if features is None or scale == "raw":
         return torch.zeros(()), torch.ones(())
     mean, std = torch.from_numpy(features.mean), torch.from_numpy(features.std)
+    if scale == "centred":
+        return mean, 1 / std.square().mean().sqrt()
     return mean, 1 / std.clamp(min=0.01 * float(std.mean()))
 
 

@@ -107,7 +107,7 @@ class Distill(Training):
     sizes: dict[str, dict[str, Any]] = {}  # by student's name
     repeats: Positive = 3  # students trained per method, with seeds seed, seed + 1, ...
     train_windows: Positive | None = None  # evenly spaced training windows given to the student; null: all
-    target_scale: Literal["raw", "standardised"] = "standardised"
+    target_scale: Literal["raw", "centred", "standardised"] = "centred"
 
 
 class Evaluate(Section):

@@ -70,7 +70,7 @@ def test_the_teachers_objective_is_its_prediction_loss_alone(store: Store) -> No
     assert terms.total.item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("scale", ["raw", "standardised"])
+@pytest.mark.parametrize("scale", ["raw", "centred", "standardised"])
 def test_the_students_objective_is_equation_14(store: Store, features: Features, scale: str) -> None:
     batch = WindowDataset(store, "train", features=features).__getitems__([0, 3, 5])
     model = student_for(store, features)
@@ -79,8 +79,10 @@ def test_the_students_objective_is_equation_14(store: Store, features: Features,
     )
     output = model(batch.inputs)
     target = features.of(batch.windows.numpy()).astype(np.float64)
+    every = features.of(store.windows.of("train")).astype(np.float64)
+    if scale == "centred":
+        target = (target - every.mean(0)) / np.sqrt(every.var(0).mean())
     if scale == "standardised":
-        every = features.of(store.windows.of("train")).astype(np.float64)
         target = (target - every.mean(0)) / every.std(0)
     semantic = np.mean((output.projected.detach().double().numpy() - target) ** 2)
     spectral = spectral_alignment(output.projected, torch.from_numpy(target).float(), (2, 4)).item()

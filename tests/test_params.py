@@ -105,7 +105,7 @@ RANGES: list[tuple[str, Any, str]] = [
     ("dump_features.shard_megabytes", 0, "greater than 0"),
     ("distill.repeats", 0, "greater than 0"),
     ("distill.train_windows", 0, "greater than 0"),
-    ("distill.target_scale", "log", "'raw' or 'standardised'"),
+    ("distill.target_scale", "log", "'raw', 'centred' or 'standardised'"),
     ("evaluate.batch_size", 0, "greater than 0"),
     ("evaluate.latency_runs", 0, "greater than 0"),
     ("evaluate.bootstrap_samples", 0, "greater than 0"),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import torch
+
 from pipeline import models
 from pipeline.captioners import CAPTIONERS
 from pipeline.datasets import DATASETS
 from pipeline.embedders import EMBEDDERS
 from pipeline.errors import UserError
 from pipeline.losses import LOSSES
+from pipeline.models import Problem
 from pipeline.params import Params
 from pipeline.registry import Registry
 from pipeline.students import STUDENTS
+from pipeline.students import base as students
 from pipeline.teachers import TEACHERS
+from pipeline.teachers import base as teachers
 
 
 def check(params: Params) -> None:
@@ -28,8 +33,21 @@ def check(params: Params) -> None:
             _known(key, table, name)
     _sizes("train_teacher.sizes", TEACHERS, params.train_teacher.sizes)
     _sizes("distill.sizes", STUDENTS, params.distill.sizes)
+    _buildable(params)
     if "baseline" not in params.methods:
         raise UserError("params.yaml: methods must list 'baseline', the control that every method is held against")
+
+
+def _buildable(params: Params) -> None:
+    """Builds the models without memory or work, so that sizes which do not fit together are found now."""
+    ingest, teacher = params.ingest, params.train_teacher
+    variables = len(ingest.variables)
+    problem = Problem(t_in=ingest.t_in, t_out=ingest.t_out, variables=variables, height=64, width=64, periodic=False)
+    with torch.device("meta"):
+        sizes = teacher.sizes.get(params.teacher, {})
+        teachers.build(params.teacher, problem, sizes, 8, teacher.fusion_layers, teacher.fusion_heads)
+        for name in params.students:
+            students.build(name, problem, params.distill.sizes.get(name, {}))
 
 
 def _known(key: str, table: Registry, name: str) -> None:

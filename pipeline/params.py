@@ -126,8 +126,6 @@ class Runtime(Section):
     """Where the work runs. No stage depends on it: it must not change a result's meaning."""
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    devices: Positive = 1
-    nodes: Positive = 1
     dask_scheduler: str | None = None  # address of a dask.distributed scheduler; null: threads here
 
 

@@ -121,11 +121,9 @@ def write_history(history: list[Row], folder: Path) -> None:
 
 
 def start_fabric(runtime: Runtime, precision: Any) -> Fabric:
-    """Lightning Fabric on the devices that `runtime` names, with deterministic algorithms."""
+    """Lightning Fabric on the device that `runtime` names, with deterministic algorithms."""
     torch.use_deterministic_algorithms(True, warn_only=True)
-    fabric = Fabric(
-        accelerator=runtime.accelerator, devices=runtime.devices, num_nodes=runtime.nodes, precision=precision
-    )
+    fabric = Fabric(accelerator=runtime.accelerator, devices=1, precision=precision)
     fabric.launch()
     return fabric
 

@@ -44,7 +44,7 @@ def test_an_unknown_key_is_named_with_its_siblings() -> None:
         ("fetch", "source, days, spin_up_days"),
         ("caption", "max_words, max_failed_share"),
         ("distill", "schedule, plateau_epochs"),
-        ("runtime", "accelerator, devices, nodes, dask_scheduler"),
+        ("runtime", "accelerator, dask_scheduler"),
     ],
 )
 def test_an_unknown_nested_key_is_named_with_its_own_siblings(section: str, siblings: str) -> None:
@@ -112,8 +112,6 @@ RANGES: list[tuple[str, Any, str]] = [
     ("evaluate.block_windows", 0, "greater than 0"),
     ("evaluate.example_windows", 0, "greater than 0"),
     ("runtime.accelerator", "tpu", "'auto', 'cpu', 'gpu' or 'mps'"),
-    ("runtime.devices", 0, "greater than 0"),
-    ("runtime.nodes", 0, "greater than 0"),
     *(
         (f"{stage}.{key}", value, allowed)
         for stage in ("train_teacher", "distill")

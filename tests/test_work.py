@@ -219,6 +219,6 @@ def test_a_fingerprint_depends_neither_on_time_nor_on_order_nor_on_where_the_inp
 
 
 def test_sections_of_params_count_by_their_values() -> None:
-    assert fingerprint([], Runtime()) == fingerprint([], Runtime(devices=1))
-    assert fingerprint([], Runtime()) != fingerprint([], Runtime(devices=2))
+    assert fingerprint([], Runtime()) == fingerprint([], Runtime(accelerator="auto"))
+    assert fingerprint([], Runtime()) != fingerprint([], Runtime(accelerator="cpu"))
     assert fingerprint([], [Runtime(), 1]) == fingerprint([], (Runtime(), 1))

@@ -36,7 +36,7 @@ class SimVP(Teacher):
         self.encoder = FrameEncoder(problem, sizes.spatial_width, sizes.spatial_blocks)
         self.decoder = FrameDecoder(problem, sizes.spatial_width, sizes.spatial_blocks)
         stacked, wide, half = problem.t_in * sizes.spatial_width, sizes.translator_width, sizes.translator_blocks // 2
-        rates = torch.linspace(0, sizes.drop_path, sizes.translator_blocks).tolist()
+        rates = [sizes.drop_path * block / (sizes.translator_blocks - 1) for block in range(sizes.translator_blocks)]
         blocks = [
             GatedBlock(stacked if i == 0 else wide, sizes.mlp_ratio, rate, problem.periodic)
             for i, rate in enumerate(rates)

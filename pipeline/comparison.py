@@ -54,18 +54,25 @@ def students(scores: Scores) -> dict[str, dict[str, list[Run]]]:
     return found
 
 
-def metrics_tree(scores: Scores) -> dict[str, Any]:
+def teacher_leads(comparison: Comparison) -> bool:
+    """Whether the teacher is ahead of the baseline by more than chance (by any amount, if there is no interval)."""
+    return comparison.verdict == "better" or (comparison.low is None and comparison.difference < 0)
+
+
+def metrics_tree(scores: Scores, comparisons: list[Comparison]) -> dict[str, Any]:
     """References and the teacher -> metric; student -> method -> metric, its sd over seeds, share of the lead.
 
     The share is left out where the teacher does not lead: a ratio to nothing means nothing.
     """
+    led = {each.student for each in comparisons if each.method == "teacher" and teacher_leads(each)}
     tree: dict[str, Any] = {}
     for (model, method), runs in scores.groups().items():
         leaf = _leaf(scores, runs)
         if not method:
             tree[model] = leaf
             continue
-        tree.setdefault(model, {})[method] = leaf | _share_of_lead(scores, model, method)
+        share = _share_of_lead(scores, model, method) if model in led else {}
+        tree.setdefault(model, {})[method] = leaf | share
     return tree
 
 
@@ -146,8 +153,6 @@ def _share_of_lead(scores: Scores, student: str, method: str) -> dict[str, float
         return {}
     baseline, taught = (_per_window(scores, student, name).mean(1) for name in ("baseline", method))
     lead = baseline.mean() - scores.score(Run("teacher"), "mse")
-    if lead <= 0:
-        return {}
     shares = (baseline - taught) / lead
     return {"share_of_lead": float(shares.mean())} | (
         {"share_of_lead_sd": deviation(shares)} if len(shares) > 1 else {}

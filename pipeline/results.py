@@ -32,7 +32,7 @@ from pipeline.work import write_json
 
 def write_evaluation(folder: Path, scores: Scores, comparisons: list[Comparison], costs: Mapping[str, Cost]) -> None:
     """All that follows from the scores, and the costs of teacher and students."""
-    write_json(folder / "metrics.json", metrics_tree(scores))
+    write_json(folder / "metrics.json", metrics_tree(scores, comparisons))
     write_json(folder / "differences.json", as_json(comparisons))
     write_json(folder / "cost.json", {name: asdict(cost) for name, cost in costs.items()})
     write_scores(scores, folder / "scores.parquet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.comparison import Comparison
+from pipeline.comparison import Comparison, teacher_leads
 from pipeline.results import Results
 
 NAMES = {"s2kd": "S2-KD", "fitnet": "FitNet", "unet": "U-Net", "simvp": "SimVP"}
@@ -118,7 +118,7 @@ def _sentence(comparison: Comparison) -> str:
     else:
         interval = f"95 % interval {_signed(comparison.low)} to {_signed(comparison.high)}"
     line = f"{student}, {method} against {against}: {comparison.verdict}, MSE difference {difference} ({interval})"
-    if comparison.method == "teacher" and comparison.difference >= 0:
+    if comparison.method == "teacher" and not teacher_leads(comparison):
         line += "; the teacher does not lead, so there is no share of its lead to give"
     return line + "."
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -113,9 +115,13 @@ def test_without_a_baseline_or_fitnet_only_what_can_be_compared_is() -> None:
     assert [(one.method, one.against) for one in comparison.compare_all(pair, SETTINGS, seed=0)] == [("s2kd", "fitnet")]
 
 
+def tree_of(scores: Scores) -> dict[str, Any]:
+    return comparison.metrics_tree(scores, comparison.compare_all(scores, SETTINGS, seed=0))
+
+
 def test_the_share_of_the_lead_is_a_ratio_of_mean_differences() -> None:
     mse = runs({"baseline": 1.0, "s2kd": 0.7}, teacher=0.5)
-    tree = comparison.metrics_tree(scores_of(mse))
+    tree = tree_of(scores_of(mse))
     means = {run: series.mean() for run, series in mse.items()}
     baseline, taught = (
         np.array([means[Run("unet", name, seed)] for seed in range(3)]) for name in ("baseline", "s2kd")
@@ -131,10 +137,17 @@ def test_the_share_of_the_lead_is_a_ratio_of_mean_differences() -> None:
 
 
 def test_there_is_no_share_where_the_teacher_does_not_lead() -> None:
-    tree = comparison.metrics_tree(scores_of(runs({"baseline": 1.0, "s2kd": 0.7}, teacher=1.1)))
+    tree = tree_of(scores_of(runs({"baseline": 1.0, "s2kd": 0.7}, teacher=1.1)))
     assert "share_of_lead" not in tree["unet"]["s2kd"]
 
 
+def test_there_is_no_share_of_a_lead_that_chance_could_give() -> None:
+    scores = scores_of(runs({"baseline": 1.0, "s2kd": 0.7}, teacher=0.998))
+    (teacher,) = (one for one in comparison.compare_all(scores, SETTINGS, seed=0) if one.method == "teacher")
+    assert (teacher.verdict, teacher.difference < 0) == ("not distinguishable", True)
+    assert "share_of_lead" not in tree_of(scores)["unet"]["s2kd"]
+
+
 def test_a_single_seed_has_no_deviation() -> None:
-    tree = comparison.metrics_tree(scores_of(runs({"baseline": 1.0, "s2kd": 0.7}, teacher=0.5, seeds=1)))
+    tree = tree_of(scores_of(runs({"baseline": 1.0, "s2kd": 0.7}, teacher=0.5, seeds=1)))
     assert set(tree["unet"]["s2kd"]) == {"mse", "mae", "ssim", "share_of_lead"}

@@ -6,6 +6,7 @@ A model's folder holds `model.safetensors` and `config.json`; nothing is unpickl
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,17 @@ def load_weights(model: nn.Module, folder: Path) -> nn.Module:
     except (RuntimeError, OSError, SafetensorError) as error:
         raise UserError(f"{folder / 'model.safetensors'} does not fit its config.json: {error}") from None
     return model.eval()
+
+
+def save_built(model: Any, folder: Path, arguments: dict[str, Any]) -> None:
+    """Saves a model with what it was built from: its problem, and the other `arguments` of its room's `build`."""
+    save(model, folder, {"problem": model.problem.model_dump(), **arguments})
+
+
+def load_built(folder: Path, build: Callable[..., Any]) -> Any:
+    """Builds the model that `save_built` wrote again, in eval mode; raises UserError if it is missing or unfit."""
+    config = read_config(folder)
+    return load_weights(build(problem=Problem(**config.pop("problem")), **config), folder)
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.layers import Normaliser
-from pipeline.models import Problem, Sizes, load_weights, read_config, save
+from pipeline.models import Problem, Sizes, load_built, save_built
 
 
 class StudentOutput(NamedTuple):
@@ -90,12 +90,10 @@ def build(name: str, problem: Problem, sizes: dict[str, Any]) -> Student:
 
 def save_student(student: Student, folder: Path, **arguments: Any) -> None:
     """`arguments`: what `build` was called with, apart from the problem."""
-    save(student, folder, {"problem": student.problem.model_dump(), **arguments})
+    save_built(student, folder, arguments)
 
 
 def load(folder: Path) -> Student:
     """The student in `folder`, in eval mode; raises UserError if there is none or it does not fit."""
-    config = read_config(folder)
-    student = build(problem=Problem(**config.pop("problem")), **config)
-    load_weights(student, folder)
+    student: Student = load_built(folder, build)
     return student

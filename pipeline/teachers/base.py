@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from pipeline.batch import Text
 from pipeline.errors import UserError
 from pipeline.layers import Normaliser
-from pipeline.models import Problem, Sizes, load_weights, read_config, save
+from pipeline.models import Problem, Sizes, load_built, save_built
 
 
 class TeacherOutput(NamedTuple):
@@ -139,12 +139,10 @@ def build(name: str, problem: Problem, sizes: dict[str, Any], text_width: int, l
 
 def save_teacher(teacher: Teacher, folder: Path, **arguments: Any) -> None:
     """`arguments`: what `build` was called with, apart from the problem."""
-    save(teacher, folder, {"problem": teacher.problem.model_dump(), **arguments})
+    save_built(teacher, folder, arguments)
 
 
 def load(folder: Path) -> Teacher:
     """The teacher in `folder`, in eval mode; raises UserError if there is none or it does not fit."""
-    config = read_config(folder)
-    teacher = build(problem=Problem(**config.pop("problem")), **config)
-    load_weights(teacher, folder)
+    teacher: Teacher = load_built(folder, build)
     return teacher

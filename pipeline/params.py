@@ -64,9 +64,58 @@ class Ingest(Section):
     shard_megabytes: PositiveFloat = 50
 
 
+class Picture(Section):
+    """How a window's frames are put before a model's eyes."""
+
+    layout: Literal["sheet", "images", "video"] = "sheet"  # one contact sheet, an image a frame, or a video's frames
+    pixels: Annotated[int, Field(ge=32, le=2048)] = 256  # width of one map
+
+
+class Sampling(Section):
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    retry_temperature: Annotated[float, Field(gt=0, le=2)] = 0.7  # at least this from the second attempt on
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Positive = 200
+
+
+class VLLM(Section):
+    model: str = "smolvlm"  # a ready setting, a hub name or a folder
+    revision: str | None = None
+    engine: dict[str, Any] = {}  # any of vLLM's engine arguments
+    in_flight: Positive | None = None  # requests given to the engine at a time; null: twice what it runs at once
+
+
+class Prices(Section):
+    """Per million tokens, in whatever currency the bill has."""
+
+    input: Weight = 0.0
+    output: Weight = 0.0
+
+
+class OpenAI(Section):
+    server: str = "http://127.0.0.1:8000/v1"
+    model: str = "gpt-4o"
+    key_variable: str = "OPENAI_API_KEY"  # of the environment; the key stands nowhere else
+    in_flight: Positive = 16
+    timeout_seconds: PositiveFloat = 120
+    retries: NonNegative = 6  # of one request, after 429, 5xx or a broken connection
+    prices: Prices = Prices()
+    budget: PositiveFloat | None = None  # what may be spent; asking stops before it is overspent
+
+
 class Caption(Section):
     max_words: Positive = 120
     max_failed_share: Fraction = 0.05
+    attempts: Positive = 3  # how often a window is asked for while its caption is bad
+    output: Literal["text", "json"] = "text"
+    template: str | None = None  # file of the prompt; null: pipeline/prompts/<dataset>.txt
+    constant: str = "A sequence of fields on a grid."
+    shuffle: str = "narrator"  # `captioner: shuffled`: whose captions are permuted
+    picture: Picture = Picture()
+    sampling: Sampling = Sampling()
+    workers: Positive = 1  # processes that draw pictures ahead of the model
+    vllm: VLLM = VLLM()
+    openai: OpenAI = OpenAI()
 
 
 class Embed(Section):

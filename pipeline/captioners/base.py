@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.params import Caption as CaptionParams
 from pipeline.store import Description
+
+Status = Literal["ok", "truncated", "empty", "repeated", "refused", "malformed", "failed"]
 
 
 @dataclass(frozen=True)
@@ -26,32 +28,76 @@ class CaptionRequest:
     inputs: NDArray[np.float32]
     times: NDArray[np.datetime64]
     description: Description
+    attempt: int = 0  # how often this window has been asked for before, because the caption was bad
+    seed: int = 0  # for sampling; another one for each window's input and attempt
 
 
 @dataclass(frozen=True)
 class Caption:
-    """One window's caption and how it came about. `reason` says what went wrong unless status is "ok"."""
+    """One answer as the captioner gave it. `reason` says what went wrong unless status is "ok".
+
+    A captioner knows of an answer that was cut off ("truncated"), withheld by a filter ("refused") or never
+    came ("failed"); what is wrong with a text itself is found by `pipeline/guard.py`.
+    """
 
     window: int
     text: str
-    status: Literal["ok", "empty", "truncated", "refused", "failed"] = "ok"
+    status: Status = "ok"
     reason: str = ""
 
 
-class Captioner(ABC):
-    """A captioner. Built from the `caption` section and the seed; heavy engines start in `captions`."""
+@dataclass(frozen=True)
+class Shown:
+    """What is put to a model for one window: the prompt, and PNG pictures in their order."""
 
-    model: str  # what wrote the captions: a model's name and revision, or the rules' version
+    prompt: str
+    pictures: tuple[bytes, ...] = ()
+
+
+class Captioner(ABC):
+    """A captioner. Built from the `caption` section, the seed and the data set's name, without any heavy work:
+    engines and connections start with the first request in `captions`, and end in `close`.
+    """
+
+    asks_again: ClassVar[bool] = False  # True: another attempt with another seed may come out better
+    model: str  # what writes the captions: a model's name and revision, or the rules' version
     prompt: str  # the template put to the model, or a description of the rules; hashed into each row
 
-    def __init__(self, settings: CaptionParams, seed: int) -> None:
+    def __init__(self, settings: CaptionParams, seed: int, dataset: str = "") -> None:
+        """Raises UserError for settings that this captioner cannot work with."""
         self.settings = settings
         self.seed = seed
+        self.dataset = dataset
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What decides a caption beside `model` and the request, as plain values: revision, sampling, pictures.
+
+        Finished captions are known by it, so whatever changes a caption must be in it, and nothing else.
+        """
 
     @abstractmethod
     def captions(self, requests: Iterable[CaptionRequest]) -> Iterator[Caption]:
         """Yields one caption for each request, in any order.
 
         `requests` is read lazily, so a batched engine or a server can keep as many in flight as it likes and
-        answer as they finish. A request that fails yields a caption with a status, it never raises.
+        answer as they finish. A request that fails yields a caption with status "failed", it never raises;
+        a captioner that cannot work at all (no such model, no server) raises UserError.
         """
+
+    def prompt_for(self, request: CaptionRequest) -> str:
+        """The words put to the model for this window."""
+        return self.prompt
+
+    def shown(self, request: CaptionRequest) -> Shown:
+        """Prompt and pictures for this window."""
+        return Shown(self.prompt_for(request))
+
+    def arrangement(self, split: NDArray[np.int8]) -> NDArray[np.int64]:
+        """Whose caption each window gets: its own, but for controls. split: (window,) the windows' splits."""
+        return np.arange(len(split))
+
+    def close(self) -> str:
+        """Ends engines and connections; returns what is worth saying of the run (tokens, price), or nothing."""
+        return ""

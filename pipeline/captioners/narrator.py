@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline.captioners.base import Caption, Captioner, CaptionRequest
 from pipeline.params import Caption as CaptionParams
 from pipeline.store import Variable
+from pipeline.work import fingerprint
 
 Array = NDArray[np.float64]
 
@@ -139,9 +141,13 @@ class Narrator(Captioner):
         "calendar. On planes, right is larger x and upper is larger y, in percent of the extent."
     )
 
-    def __init__(self, settings: CaptionParams, seed: int) -> None:
-        super().__init__(settings, seed)
+    def __init__(self, settings: CaptionParams, seed: int, dataset: str = "") -> None:
+        super().__init__(settings, seed, dataset)
         self._words = min(settings.max_words, MAX_WORDS)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"words": self._words, "rules": fingerprint((), code=[__name__])}
 
     def captions(self, requests: Iterable[CaptionRequest]) -> Iterator[Caption]:
         for request in requests:

@@ -1,27 +1,36 @@
-"""Store windows -> captioner -> rows of captions.parquet, with finished captions kept on the way."""
+"""Store windows -> captioner -> rows of captions.parquet.
+
+Windows are asked for in rounds: all that lack an answer first, then, with another seed, those whose caption was
+bad. Each answer goes into the log at once (`pipeline/answers.py`); the rows are made from the log at the end, so
+they do not depend on how often the run was interrupted.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline import captions
+from pipeline import captions, guard
+from pipeline.answers import Answer, Answers
 from pipeline.captioners.base import Caption, Captioner, CaptionRequest
 from pipeline.errors import UserError
 from pipeline.progress import progress
 from pipeline.store import Store
-from pipeline.work import Work
+from pipeline.work import fingerprint, locked
 
-ROWS_PER_PART = 256
 BLOCK_MEGABYTES = 64  # of the record, read at once
-FAILURES = ("empty", "refused", "failed")
+ROWS_PER_BLOCK = 4096  # of the table, made at once
+KEY_BYTES = 16  # of a SHA-256: enough to tell captions apart
+KEPT = "kept"  # the judge of captions that were good in a table
+GOOD, USABLE, BAD = 2, 1, 0
 
 log = logging.getLogger(__name__)
 
@@ -32,109 +41,244 @@ def requests(store: Store, windows: NDArray[np.int64]) -> Iterator[CaptionReques
     The record is read in blocks of consecutive frames; a request holds a copy of its own frames and nothing else.
     """
     layout, description, times = store.windows, store.description, store.times
-    for block in _blocks(store, windows):
-        first = int(layout.input_frames(block[0])[0])
-        record = store.frames(first, int(layout.input_frames(block[-1])[-1]) + 1)
+    for block, first, record in _blocks(store, windows):
         for window in block:
             frames = layout.input_frames(window)
             yield CaptionRequest(int(window), record[frames - first], times[frames], description)
 
 
-def _blocks(store: Store, windows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Runs of windows whose inputs lie within BLOCK_MEGABYTES of the record; at least one window each."""
-    height, width = store.description.grid.shape
-    frame_bytes = 4 * len(store.description.variables) * height * width
-    frames = BLOCK_MEGABYTES * 1_000_000 // frame_bytes
-    starts = store.windows.start[windows]
-    begin = 0
-    while begin < len(windows):
-        end = max(begin + 1, int(np.searchsorted(starts, starts[begin] + frames)))
-        yield windows[begin:end]
-        begin = end
+@dataclass(frozen=True)
+class Inputs:
+    """What one window's caption is made from, as digests."""
+
+    window: int
+    key: bytes  # of all that is put to the captioner
+    input_hash: str  # SHA-256 of the SHA-256 of each input frame, float32 little-endian (C, H, W)
+
+
+def request_keys(captioner: Captioner, store: Store, windows: NDArray[np.int64]) -> Iterator[Inputs]:
+    """The digests of `windows` (ascending); each frame of the record is read and hashed once."""
+    layout, description, times = store.windows, store.description, store.times
+    of_run = _digest(captioner.model, captioner.identity, captioner.described(description))
+    for block, first, record in _blocks(store, windows):
+        hashes = [hashlib.sha256(frame).digest() for frame in np.ascontiguousarray(record, dtype="<f4")]
+        record.setflags(write=False)
+        for window in block:
+            frames = layout.input_frames(window)
+            stamps = times[frames]
+            prompt = captioner.prompt_for(CaptionRequest(int(window), record[frames - first], stamps, description))
+            inputs = hashlib.sha256(b"".join(hashes[frame - first] for frame in frames)).hexdigest()
+            key = _digest(of_run.hex(), inputs, stamps.astype(np.int64).tolist(), prompt)
+            yield Inputs(int(window), key[:KEY_BYTES], inputs)
+
+
+@dataclass
+class State:
+    """Where one window stands: the attempts that were answered, and the best of the answers."""
+
+    inputs: Inputs
+    answered: set[int] = field(default_factory=set)
+    best: int = -1  # attempt of the best answer
+    rank: int = -1
+    lost: Caption | None = None  # the last answer that never came
+
+    def note(self, attempt: int, verdict: str) -> None:
+        """Takes an answer into account: the first good one is the best, else the first usable, else the last."""
+        rank = GOOD if verdict == "ok" else BAD if verdict in guard.FAILURES else USABLE
+        self.answered.add(attempt)
+        if rank > self.rank or (rank == self.rank == BAD and attempt > self.best):
+            self.best, self.rank = attempt, rank
+
+    def open_to(self, attempt: int) -> bool:
+        """Whether this attempt is still to be made."""
+        return self.rank < GOOD and attempt not in self.answered and len(self.answered) <= attempt
 
 
 class Captioning:
-    """One run of a captioner over a store's windows.
+    """One run of a captioner over a store's windows."""
 
-    Captions that came out well are kept in the work's parts and not asked for again; failed ones are, since
-    a server may be back.
-    """
-
-    def __init__(self, captioner: Captioner, name: str, work: Work) -> None:
+    def __init__(self, captioner: Captioner, name: str, answers: Answers) -> None:
         """`name`: the captioner's name in its table."""
         self.captioner = captioner
-        self.work = work
-        self.max_words = captioner.settings.max_words
-        self.max_failed_share = captioner.settings.max_failed_share
-        self._origin = {
-            "captioner": name,
-            "model": captioner.model,
-            "prompt_hash": hashlib.sha256(captioner.prompt.encode()).hexdigest(),
-        }
-        self._pending: dict[int, dict[str, object]] = {}  # asked for, not yet answered: what is known of the input
+        self.name = name
+        self.answers = answers
+        self.settings = captioner.settings
+        self.attempts = self.settings.attempts if captioner.asks_again else 1
+        judged_by = {"max_words": self.settings.max_words, "output": self.settings.output}
+        self.judge = fingerprint((), judged_by, ["pipeline.guard", "pipeline.captions"])
 
-    def tables(self, store: Store) -> list[pa.Table]:
-        """Every window's row, in no order. Raises UserError if more than the allowed share failed."""
-        parts = sorted(self.work.folder.glob("*.parquet"))
-        kept = [pq.read_table(part) for part in parts]
-        done = {window for table in kept for window in table["window"].to_pylist()}
-        total = len(store.windows)
-        missing = np.setdiff1d(np.arange(total), np.array(sorted(done), dtype=np.int64))
-        rows = self._rows(requests(store, missing), int(self.max_failed_share * total))
-        rows = progress(rows, "captions", total, "caption", done=len(done))
-        failed: list[dict[str, object]] = []
-        while batch := list(islice(rows, ROWS_PER_PART)):
-            failed += [row for row in batch if row["status"] in FAILURES]
-            good = pa.Table.from_pylist([row for row in batch if row["status"] not in FAILURES], captions.SCHEMA)
-            with self.work.part(f"{len(kept):08d}.parquet") as path:
-                pq.write_table(good, path)
-            kept.append(good)
-        if failed:
-            log.warning("%d of %d captions failed; the first: %s", len(failed), total, failed[0]["reason"])
-        return [*kept, pa.Table.from_pylist(failed, captions.SCHEMA)]
+    def write(self, path: Path, store: Store) -> None:
+        """Asks for what is missing and writes every window's row. Raises UserError if too many failed."""
+        lock = self.answers.path.with_name(f"{_digest(self.captioner.model, self.captioner.identity).hex()[:16]}.lock")
+        with locked(lock):  # a second run of the same captioner waits, and then finds all answered
+            try:
+                states = self._ask(store)
+            finally:
+                cost = self.captioner.close()
+        if cost:
+            log.info("%s", cost)
+        self._say(states)
+        order = self.captioner.arrangement(store.windows.split)
+        captions.write(path, self._rows(states, store, order))
 
-    def _rows(self, asked: Iterable[CaptionRequest], failures_allowed: int) -> Iterator[dict[str, object]]:
-        failures = 0
-        for caption in self.captioner.captions(self._noted(asked)):
-            row = self._row(caption)
-            failures += row["status"] in FAILURES
-            if failures > failures_allowed:
-                share = f"caption.max_failed_share = {self.max_failed_share:g} allows {failures_allowed}"
-                raise UserError(
-                    f"captioner '{self._origin['captioner']}' failed on {failures} windows, {share}; "
-                    f"the last, window {caption.window}: {row['reason']}"
+    # ---- asking
+
+    def _ask(self, store: Store) -> list[State]:
+        everything = np.arange(len(store.windows))
+        states = self._known(store, everything)
+        for attempt in range(self.attempts):
+            missing = np.array([number for number in everything if states[number].open_to(attempt)], dtype=np.int64)
+            if len(missing):
+                self._round(store, states, missing, attempt)
+        return states
+
+    def _known(self, store: Store, windows: NDArray[np.int64]) -> list[State]:
+        """Every window's state from the log alone."""
+        states = [State(inputs) for inputs in request_keys(self.captioner, store, windows)]
+        by_key: dict[bytes, list[State]] = {}
+        for state in states:
+            by_key.setdefault(state.inputs.key, []).append(state)
+        for key, attempt, verdict, judge in self.answers.verdicts(by_key):
+            if judge not in (self.judge, KEPT):
+                verdict = next(
+                    self._verdict(answer) for answer in self.answers.full([key]) if answer.attempt == attempt
                 )
-            yield row
-        if self._pending:
-            raise RuntimeError(f"captioner '{self._origin['captioner']}' lost windows {sorted(self._pending)[:10]}")
+            for state in by_key[key]:
+                state.note(attempt, verdict)
+        return states
 
-    def _noted(self, asked: Iterable[CaptionRequest]) -> Iterator[CaptionRequest]:
-        """Passes requests on and keeps what their rows will say of the input."""
-        for request in asked:
-            frames = np.ascontiguousarray(request.inputs, dtype="<f4")
-            self._pending[request.window] = {
-                "input_hash": hashlib.sha256(frames.tobytes()).hexdigest(),
-                "t_start": request.times[0].astype("datetime64[ms]").item(),
-                "t_end": request.times[-1].astype("datetime64[ms]").item(),
-            }
-            yield request
+    def _round(self, store: Store, states: list[State], missing: NDArray[np.int64], attempt: int) -> None:
+        """Asks once for each of `missing` and logs the answers as they come."""
+        allowed = int(self.settings.max_failed_share * len(states))
+        counted = guard.FAILURES if attempt == self.attempts - 1 else ("failed",)  # the rest has another chance
+        failures = 0
+        done = len(states) - len(missing)
+        for caption in progress(
+            self._answers(store, states, missing, attempt), "captions", len(states), "caption", done
+        ):
+            judged = guard.judged(caption, self.settings)
+            self._keep(states[caption.window], caption, judged, attempt)
+            failures += judged.status in counted
+            if failures > allowed:
+                share = f"caption.max_failed_share = {self.settings.max_failed_share:g} allows {allowed}"
+                raise UserError(
+                    f"captioner '{self.name}' failed on {failures} windows, {share}; "
+                    f"the last, window {caption.window}: {captions.clean(judged.reason)}"
+                )
 
-    def _row(self, caption: Caption) -> dict[str, object]:
-        if caption.window not in self._pending:
-            name = self._origin["captioner"]
-            raise RuntimeError(f"captioner '{name}' answered for window {caption.window} twice or unasked")
-        text, status, reason = self._settled(caption)
-        row = {"window": caption.window, "caption": text, "status": status, "reason": captions.clean(reason)}
-        return row | self._origin | self._pending.pop(caption.window)
+    def _answers(
+        self, store: Store, states: list[State], missing: NDArray[np.int64], attempt: int
+    ) -> Iterator[Caption]:
+        """The captioner's answers; an error says which windows it lost, doubled or invented."""
+        waiting = set(missing.tolist())
+        asked = (_attempted(request, states, attempt) for request in requests(store, missing))
+        for caption in self.captioner.captions(asked):
+            if caption.window not in waiting:
+                raise RuntimeError(f"captioner '{self.name}' answered for window {caption.window} twice or unasked")
+            waiting.remove(caption.window)
+            yield caption
+        if waiting:
+            raise RuntimeError(f"captioner '{self.name}' lost windows {sorted(waiting)[:10]}")
 
-    def _settled(self, caption: Caption) -> tuple[str, str, str]:
-        """The caption's text, status and reason after cleaning and cutting."""
-        if caption.status in FAILURES:
-            return "", caption.status, caption.reason
-        text = captions.clean(caption.text)
-        if not text:
-            return "", "empty", caption.reason or "no text was left after cleaning"
-        shorter = captions.cut(text, self.max_words)
-        if shorter != text:
-            return shorter, "truncated", f"{len(text.split())} words, {self.max_words} allowed"
-        return text, caption.status, caption.reason
+    def _keep(self, state: State, caption: Caption, judged: Caption, attempt: int) -> None:
+        """Logs an answer; one that never came is only noted, and asked for again by a later run."""
+        if judged.status == "failed":
+            state.lost = judged
+            return
+        raw = (caption.text, caption.status, caption.reason)
+        self.answers.add([Answer(state.inputs.key, attempt, *raw, judged.status, self.judge)])
+        state.note(attempt, judged.status)
+
+    def _verdict(self, answer: Answer) -> str:
+        return self._judged(answer).status
+
+    def _judged(self, answer: Answer) -> Caption:
+        if answer.judge == KEPT:
+            return Caption(0, answer.text)
+        return guard.judged(Caption(0, answer.text, answer.status, answer.reason), self.settings)  # type: ignore[arg-type]
+
+    # ---- rows
+
+    def _say(self, states: list[State]) -> None:
+        failed = sum(state.rank <= BAD for state in states)
+        again = sum(len(state.answered) > 1 for state in states)
+        if failed or again:
+            log.warning("%d of %d captions failed; %d were asked for again", failed, len(states), again)
+
+    def _rows(self, states: list[State], store: Store, order: NDArray[np.int64]) -> Iterator[pa.Table]:
+        """The table in blocks of windows. Window i gets the caption of window order[i]."""
+        origin = {
+            "captioner": self.name,
+            "model": self.captioner.model,
+            "prompt_hash": hashlib.sha256(self.captioner.prompt.encode()).hexdigest(),
+        }
+        for start in range(0, len(states), ROWS_PER_BLOCK):
+            windows = range(start, min(start + ROWS_PER_BLOCK, len(states)))
+            sources = [states[order[window]] for window in windows]
+            answers = {(answer.key, answer.attempt): answer for answer in self._best(sources)}
+            rows = []
+            for window, source in zip(windows, sources, strict=True):
+                stamps = store.times[store.windows.input_frames(window)].astype("datetime64[ms]")
+                rows.append(
+                    self._texts(source, answers)
+                    | origin
+                    | {
+                        "window": window,
+                        "input_hash": states[window].inputs.input_hash,
+                        "t_start": stamps[0].item(),
+                        "t_end": stamps[-1].item(),
+                    }
+                )
+            yield pa.Table.from_pylist(rows, captions.SCHEMA)
+
+    def _best(self, states: Iterable[State]) -> Iterator[Answer]:
+        return self.answers.full(state.inputs.key for state in states if state.best >= 0)
+
+    def _texts(self, state: State, answers: dict[tuple[bytes, int], Answer]) -> dict[str, object]:
+        answer = answers.get((state.inputs.key, state.best))
+        caption = self._judged(answer) if answer else state.lost
+        assert caption is not None  # a window without an answer is lost
+        return {
+            "caption": caption.text,
+            "status": caption.status,
+            "reason": captions.clean(caption.reason),
+            "attempts": state.best + 1 if answer else 0,
+            "key": state.inputs.key.hex(),
+        }
+
+
+def keep(table: pa.Table, answers: Answers) -> int:
+    """Takes the good captions of a table of captions into the log, as if they had been asked for here."""
+    rows = [row for row in table.to_pylist() if row["status"] == "ok"]
+    answers.add(
+        Answer(bytes.fromhex(row["key"]), row["attempts"] - 1, row["caption"], "ok", "", "ok", KEPT) for row in rows
+    )
+    return len(rows)
+
+
+def _blocks(store: Store, windows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int, NDArray[np.float32]]]:
+    """Runs of windows whose inputs lie within BLOCK_MEGABYTES of the record, at least one window each.
+
+    Yields the windows, the first frame that was read, and the frames (time, C, H, W).
+    """
+    layout = store.windows
+    height, width = store.description.grid.shape
+    frame_bytes = 4 * len(store.description.variables) * height * width
+    frames = BLOCK_MEGABYTES * 1_000_000 // frame_bytes
+    starts = layout.start[windows]
+    begin = 0
+    while begin < len(windows):
+        end = max(begin + 1, int(np.searchsorted(starts, starts[begin] + frames)))
+        first = int(layout.input_frames(windows[begin])[0])
+        yield windows[begin:end], first, store.frames(first, int(layout.input_frames(windows[end - 1])[-1]) + 1)
+        begin = end
+
+
+def _attempted(request: CaptionRequest, states: list[State], attempt: int) -> CaptionRequest:
+    """The request with the number of the attempt, and a seed that depends on what is asked and not on the run."""
+    digest = hashlib.sha256(states[request.window].inputs.key + bytes([attempt])).digest()
+    return replace(request, attempt=attempt, seed=int.from_bytes(digest[:4], "big") >> 1)
+
+
+def _digest(*values: object) -> bytes:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()

@@ -4,12 +4,14 @@ One row a window, sorted by window:
 
     window       int64     number on the store's sample axis
     caption      string    cleaned text; empty where the captioner failed
-    status       string    ok, truncated, empty, refused, failed
+    status       string    ok, truncated, empty, repeated, refused, malformed, failed
     reason       string    what went wrong, unless status is ok
+    attempts     int64     how often the captioner was asked until this caption came; 0 if none came
     captioner    string    its name in the table of captioners
     model        string    what wrote the caption
     prompt_hash  string    sha256 of the prompt or the description of the rules
-    input_hash   string    sha256 of the window's input frames, as float32 little-endian (T_in, C, H, W)
+    input_hash   string    sha256 over the sha256 of each input frame, as float32 little-endian (C, H, W)
+    key          string    digest of all that was put to the captioner for this caption
     t_start, t_end         time stamps of the first and the last input frame, UTC
 """
 
@@ -33,10 +35,12 @@ SCHEMA = pa.schema(
         ("caption", pa.string()),
         ("status", pa.string()),
         ("reason", pa.string()),
+        ("attempts", pa.int64()),
         ("captioner", pa.string()),
         ("model", pa.string()),
         ("prompt_hash", pa.string()),
         ("input_hash", pa.string()),
+        ("key", pa.string()),
         ("t_start", pa.timestamp("ms")),
         ("t_end", pa.timestamp("ms")),
     ]
@@ -47,10 +51,10 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 def write(path: Path, tables: Iterable[pa.Table]) -> None:
-    """Writes the rows of all `tables`, sorted by window. Equal rows give equal bytes, in whatever order they come."""
-    table = pa.concat_tables([SCHEMA.empty_table(), *tables]).sort_by("window")
-    with replacing(path) as temporary:
-        pq.write_table(table.combine_chunks(), temporary, compression="zstd", row_group_size=65536)
+    """Writes the rows of `tables`, which come in the order of windows, each as one row group."""
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table.combine_chunks())
 
 
 def read(path: Path) -> pa.Table:

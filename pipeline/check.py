@@ -24,6 +24,7 @@ def check(params: Params) -> None:
     for key, table, names in (
         ("dataset", DATASETS, [params.dataset]),
         ("captioner", CAPTIONERS, [params.captioner]),
+        ("caption.shuffle", CAPTIONERS, [params.caption.shuffle]),
         ("embedder", EMBEDDERS, [params.embedder]),
         ("teacher", TEACHERS, [params.teacher]),
         ("students", STUDENTS, params.students),
@@ -31,6 +32,7 @@ def check(params: Params) -> None:
     ):
         for name in names:
             _known(key, table, name)
+    CAPTIONERS.load(params.captioner)(params.caption, params.seed, params.dataset)  # its prompt and settings
     _sizes("train_teacher.sizes", TEACHERS, params.train_teacher.sizes)
     _sizes("distill.sizes", STUDENTS, params.distill.sizes)
     _buildable(params)

@@ -2,6 +2,7 @@
 
 s2kd table                  prints the main table and where the report is
 s2kd apply OVERLAY.yaml     merges a ready setting from experiments/ into params.yaml, keeping its comments
+s2kd keep [CAPTIONS]        takes the captions of a table into the log, so that they are not asked for again
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     apply = commands.add_parser("apply", help="merge a ready setting into params.yaml, keeping its comments")
     apply.add_argument("overlay", type=Path, metavar="OVERLAY.yaml")
     apply.set_defaults(run=lambda options: apply_overlay(options.overlay))
+    keep = commands.add_parser("keep", help="take the captions of a table into the log: they are not asked for again")
+    keep.add_argument("captions", type=Path, metavar="CAPTIONS", nargs="?", default=paths.CAPTIONS)
+    keep.set_defaults(run=lambda options: keep_captions(options.captions))
     options = parser.parse_args(arguments)
     try:
         options.run(options)
@@ -49,3 +53,13 @@ def apply_overlay(path: Path) -> None:
     for key, value in changed.items():
         print(f"{key}: {value}")
     print(f"params.yaml: {len(changed)} changed by {path}")
+
+
+def keep_captions(path: Path) -> None:
+    from pipeline import captioning, captions, params
+    from pipeline.answers import Answers
+
+    table = captions.read(path)
+    with Answers(params.load().runtime.answers) as answers:
+        count = captioning.keep(table, answers)
+        print(f"{count} of {len(table)} captions of {path} are in {answers.path}")

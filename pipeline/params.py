@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML, YAMLError
 
 from pipeline.errors import UserError
+from pipeline.paths import ANSWERS
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -176,6 +177,7 @@ class Runtime(Section):
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     dask_scheduler: str | None = None  # address of a dask.distributed scheduler; null: threads here
+    answers: Path = ANSWERS  # what captioners have answered; clones may share it by an absolute path
 
 
 class Params(Section):

@@ -5,6 +5,9 @@ from pathlib import Path
 DATA = Path("data")
 WORK = Path(".work")  # resumable parts; never versioned
 
+ANSWERS = Path(".answers") / "captions.sqlite"  # what captioners have answered; costly, so never removed
+
+PREVIEW = WORK / "caption" / "preview.html"
 CHECK = DATA / "check"
 FETCH = DATA / "fetch"
 INGEST = DATA / "ingest"

@@ -44,7 +44,7 @@ class Work:
 
     def __enter__(self) -> Work:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.folder.with_suffix(".lock"))
+        self._lock = locked(self.folder.with_suffix(".lock"))
         self.folder.mkdir(parents=True, exist_ok=True)  # its last holder may have removed it
         return self
 
@@ -125,7 +125,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _locked(path: Path) -> BinaryIO:
+def locked(path: Path) -> BinaryIO:
+    """Takes the lock on `path`, waiting for its holder; closing the file or dying releases it."""
     stream = path.open("a+b")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

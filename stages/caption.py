@@ -1,26 +1,28 @@
 """python -m stages.caption
 
-Has the captioner describe each window's input frames: data/caption/captions.parquet.
+Has the captioner describe each window's input frames: data/caption/captions.parquet. What it answered before is
+taken from the log at `runtime.answers`. With `--preview N`, only N windows are captioned and put on a page,
+.work/caption/preview.html, to look at before the rest is paid for.
 """
 
-from pipeline import captions, paths
+from pipeline import paths
+from pipeline.answers import Answers
 from pipeline.captioners import CAPTIONERS
 from pipeline.captioning import Captioning
 from pipeline.params import Params
+from pipeline.preview import write as write_preview
 from pipeline.stage import run
 from pipeline.store import Store
-from pipeline.work import Work
 
 
-def main(params: Params) -> None:
-    captioner = CAPTIONERS.load(params.captioner)(params.caption, params.seed)
-    settings = params.caption.model_dump(exclude={"max_failed_share"})  # it decides no caption
-    chosen = {"captioner": params.captioner, "model": captioner.model, "prompt": captioner.prompt}
-    chosen |= {"settings": settings, "seed": params.seed}
-    code = ["pipeline.captioning", "pipeline.captions", type(captioner).__module__]
-    with Work("caption", inputs=[paths.STORE], params=chosen, code=code) as work:
-        tables = Captioning(captioner, params.captioner, work).tables(Store(paths.STORE))
-        captions.write(paths.CAPTIONS, tables)
+def main(params: Params, preview: int = 0) -> None:
+    captioner = CAPTIONERS.load(params.captioner)(params.caption, params.seed, params.dataset)
+    store = Store(paths.STORE)
+    if preview:
+        write_preview(paths.PREVIEW, store, captioner, preview)
+        return
+    with Answers(params.runtime.answers) as answers:
+        Captioning(captioner, params.captioner, answers).write(paths.CAPTIONS, store)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ FLOORS = {
     **dict.fromkeys(("errors", "paths", "params", "registry", "progress", "work"), FOUNDATION),
     **dict.fromkeys(("store", "batch"), RECORD),
     **dict.fromkeys(("transfer", "mapped", "features", "embeddings", "captions", "windows", "render"), WINDOWS),
+    **dict.fromkeys(("prompting", "pictures", "guard"), WINDOWS),
     **dict.fromkeys(("layers", "models"), WINDOWS),
 }
 
@@ -235,7 +236,7 @@ def test_every_data_set_can_be_built(name: str) -> None:
 
 @pytest.mark.parametrize("name", CAPTIONERS)
 def test_every_captioner_can_be_built(name: str) -> None:
-    assert isinstance(CAPTIONERS.load(name)(tiny_params().caption, 42), Captioner)
+    assert isinstance(CAPTIONERS.load(name)(tiny_params().caption, 42, "weather_twin"), Captioner)
 
 
 @pytest.mark.parametrize("name", EMBEDDERS)

@@ -15,10 +15,10 @@ import logging
 from pipeline.errors import UserError
 from pipeline.stage import run
 
-def main(params, student, method):
+def main(params, student, method, count=1):
     """Prints what it was given."""
     logging.getLogger("x").info("begins")
-    print(params.beta, student, method)
+    print(params.beta, student, method, count + 1)
     if method == "bad":
         raise UserError("method = 'bad' is not known; known: good")
     if method == "bug":
@@ -46,8 +46,13 @@ def act(*options: str) -> subprocess.CompletedProcess[str]:
 
 def test_main_gets_the_parameters_and_the_options_by_name() -> None:
     done = act("--student", "unet", "--method", "good")
-    assert (done.returncode, done.stdout) == (0, "0.75 unet good\n")
+    assert (done.returncode, done.stdout) == (0, "0.75 unet good 2\n")
     assert done.stderr == "act: begins\n"
+
+
+def test_an_option_with_a_default_may_be_left_out_and_has_its_type() -> None:
+    assert act("--student", "unet", "--method", "good", "--count", "6").stdout == "0.75 unet good 7\n"
+    assert "invalid int value: 'six'" in act("--student", "unet", "--method", "good", "--count", "six").stderr
 
 
 def test_a_users_mistake_is_one_sentence_without_a_traceback() -> None:

@@ -77,6 +77,17 @@ class Captioner(ABC):
         Finished captions are known by it, so whatever changes a caption must be in it, and nothing else.
         """
 
+    def described(self, description: Description) -> dict[str, Any]:
+        """What of the record's description decides a caption, as plain values: all of it, unless overridden."""
+        grid, statistics = description.grid, description.statistics
+        return {
+            "variables": [[variable.name, variable.units, variable.long_name] for variable in description.variables],
+            "grid": [list(grid.dims), grid.y.tolist(), grid.x.tolist()],
+            "statistics": [array.tolist() for array in vars(statistics).values()],
+            "time_stamps": description.time_stamps,
+            "text": description.text,
+        }
+
     @abstractmethod
     def captions(self, requests: Iterable[CaptionRequest]) -> Iterator[Caption]:
         """Yields one caption for each request, in any order.

@@ -355,7 +355,7 @@ def _axis_ticks(grid: Grid, axis: int, length: int, size: int) -> list[Tick]:
     """Round coordinates along the rows (axis 0, from the top) or columns of a map `length` pixels long."""
     values = (grid.y, grid.x)[axis]
     low, high = _edges(values)
-    label = (degrees_north, degrees_east)[axis] if grid.geographic else _number
+    label = (degrees_north, degrees_east)[axis] if grid.geographic else number
     steps = DEGREES if grid.geographic and high - low > 10 else ()
     likely = [label(value) for value in ((-150,) if steps else (round(low, 1), round(high, 1)))]
     room = 1.25 * (size if axis == 0 else max(_text_width(text, size) for text in likely))
@@ -368,7 +368,7 @@ def _axis_ticks(grid: Grid, axis: int, length: int, size: int) -> list[Tick]:
 
 def _bar_ticks(scale: Scale, height: int, size: int) -> list[Tick]:
     values = _round_values(scale.low, scale.high, max(2, int(height / (1.25 * size))))
-    return [Tick((height - 1) * (scale.high - value) / (scale.high - scale.low), _number(value)) for value in values]
+    return [Tick((height - 1) * (scale.high - value) / (scale.high - scale.low), number(value)) for value in values]
 
 
 def _round_values(low: float, high: float, most: int, steps: Sequence[float] = ()) -> list[float]:
@@ -413,7 +413,7 @@ def _low_and_factor(description: Description) -> tuple[NDArray[np.float32], NDAr
     return low[:, None, None], factor[:, None, None]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     if value and not 1e-4 <= abs(value) < 1e7:
         return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
     return np.format_float_positional(value, precision=8, trim="-").replace("-", "\N{MINUS SIGN}")

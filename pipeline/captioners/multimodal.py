@@ -9,6 +9,7 @@ from pipeline import pictures, prompting
 from pipeline.captioners.base import Captioner, CaptionRequest, Shown
 from pipeline.params import Caption as CaptionParams
 from pipeline.pictures import Drawn
+from pipeline.store import Description
 
 
 class Multimodal(Captioner):
@@ -33,6 +34,17 @@ class Multimodal(Captioner):
             "picture": picture,
             "drawing": pictures.VERSION,
         }
+
+    def described(self, description: Description) -> dict[str, Any]:
+        """What the pictures are drawn from beside the frames; the prompt holds the rest.
+
+        Of the training statistics that is the rounded ends of the colour scales, so that a window drawn from a
+        record with another stride is still the same picture.
+        """
+        everything = super().described(description)
+        scales = [[scale.low, scale.high] for scale in pictures.scales(description)]
+        kept = {name: everything[name] for name in ("variables", "grid", "time_stamps")}
+        return kept | {"scales": scales}
 
     def prompt_for(self, request: CaptionRequest) -> str:
         return self.template.fill(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class Captioner(ABC):
     engines and connections start with the first request in `captions`, and end in `close`.
     """
 
-    asks_again: ClassVar[bool] = False  # True: another attempt with another seed may come out better
+    asks_again: bool = False  # True: another attempt with another seed may come out better
     model: str  # what writes the captions: a model's name and revision, or the rules' version
     prompt: str  # the template put to the model, or a description of the rules; hashed into each row
 

@@ -142,7 +142,7 @@ class Narrator(Captioner):
     )
 
     def __init__(self, settings: CaptionParams, seed: int, dataset: str = "") -> None:
-        super().__init__(settings, seed, dataset)
+        super().__init__(settings.model_copy(update={"output": "text"}), seed, dataset)  # JSON is for models
         self._words = min(settings.max_words, MAX_WORDS)
 
     @property

@@ -4,6 +4,9 @@ A template is a text file with `$name` placeholders, one a data set: `pipeline/p
 `default.txt` for data sets without one, or the file named in `caption.template`. What is filled in comes from
 the record's description and the input frames' time stamps alone, as plain text: in it, neither `$` nor markup
 means anything.
+
+The templates that come along leave `$statistics` out: mean and standard deviation shift a little with the stride,
+and a prompt that changes has every window captioned again. The ends of the colour scales are round for that reason.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop that runs in a thread of its own; with the context, both end, and so do the loop's other threads."""
+    """An event loop that runs in a thread of its own; with the context, both end, and all that runs in them."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, name="captioner", daemon=True)
     thread.start()

@@ -35,6 +35,7 @@ from pipeline.guard import SCHEMA
 from pipeline.params import Caption as CaptionParams
 from pipeline.pictures import Drawn
 from tests.captioners.servers import Asked, Proxy, completion, failure, listening, proxied, serving
+from tests.captioners.tiny_vlm import save_tiny_vlm
 from tests.fields import describe
 
 pytest.importorskip("openai", reason="the extra 'openai' is not installed")
@@ -63,7 +64,7 @@ def captioner(server: str, kind: type[OpenAI] = Asking, **settings: Any) -> Open
     """`settings`: of the section caption.openai, but for `caption`, which is of the section above it."""
     section = {"sampling": {"max_tokens": 20}, **settings.pop("caption", {})}
     options = {"server": server, "model": "m", "timeout_seconds": 10, "in_flight": 8, **settings}
-    return kind(CaptionParams(**section, openai=options), 42, "weather_twin")
+    return kind(CaptionParams.model_validate(section | {"openai": options}), 42, "weather_twin")
 
 
 def requests(count: int, attempt: int = 0) -> Iterator[CaptionRequest]:
@@ -736,3 +737,40 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         except OSError:
             time.sleep(0.5)
     pytest.fail(f"the server did not start: {log.read_text()[-3000:]}")
+
+
+VLLM_WINDOWS = 24
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed")
+def test_no_window_is_lost_or_doubled_between_a_vllm_server_and_a_proxy_that_does_harm(tmp_path: Path) -> None:
+    (tmp_path / "prompt.txt").write_text("Frames of $times. Describe the weather map.")
+    section = {"template": str(tmp_path / "prompt.txt"), "picture": {"pixels": 64}, "sampling": {"max_tokens": 24}}
+    with vllm_server(save_tiny_vlm(tmp_path / "model", pixels=64)) as upstream:
+        settings: dict[str, Any] = {"model": "tiny", "caption": section, "timeout_seconds": 60}
+        plainly = captioner(upstream, OpenAI, **settings)
+        plain = {caption.window: caption for caption in plainly.captions(noise(VLLM_WINDOWS))}
+        with proxied(upstream, seed=5, hang_seconds=8) as (proxy, address):
+            asking = captioner(address, OpenAI, **settings | {"timeout_seconds": 6})
+            harmed = list(asking.captions(noise(VLLM_WINDOWS)))
+        formal = captioner(upstream, OpenAI, **settings | {"caption": section | {"output": "json"}})
+        forms = list(formal.captions(noise(2)))
+        with pytest.raises(UserError, match=r"caption\.openai\.model = 'huge' is unknown"):
+            list(captioner(upstream, OpenAI, **settings | {"model": "huge"}).captions(noise(3)))
+    assert Counter(caption.window for caption in harmed) == Counter(range(VLLM_WINDOWS))
+    assert {caption.status for caption in harmed} <= {"ok", "truncated"}
+    assert_harm_was_done(proxy)
+    assert all(caption.text.startswith("{") for caption in forms)
+    same = sum(caption.text == plain[caption.window].text for caption in harmed)
+    assert len({caption.text for caption in plain.values()}) > 5
+    assert same >= 0.9 * VLLM_WINDOWS  # batches differ, and with them the last bits
+    assert f"{VLLM_WINDOWS} answers" in asking.close()
+
+
+def noise(count: int) -> Iterator[CaptionRequest]:
+    """Windows whose pictures and times differ."""
+    for request in requests(count):
+        values = np.random.default_rng(request.window).normal(0, 3, request.inputs.shape)
+        times = request.times + np.timedelta64(6, "h") * request.window
+        yield replace(request, inputs=values.astype(np.float32), times=times)

@@ -37,19 +37,23 @@ class HuggingFace(Embedder):
         self._load(settings.model, settings.revision)
 
     def lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        encoded = self._tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        encoded = self._tokenizer(self._filled(texts), truncation=False, verbose=False)["input_ids"]
         return np.array([len(ids) for ids in encoded], dtype=np.int64)
 
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         import torch
 
         encoded = self._tokenizer(
-            list(texts), truncation=True, max_length=self.settings.max_tokens, padding=True, return_tensors="pt"
+            self._filled(texts), truncation=True, max_length=self.settings.max_tokens, padding=True, return_tensors="pt"
         )
         mask = encoded["attention_mask"].bool()
         with torch.inference_mode():
             hidden = self._model(**encoded).last_hidden_state
         return hidden.masked_fill(~mask[..., None], 0.0).numpy(), mask.numpy()
+
+    def _filled(self, texts: Sequence[str]) -> list[str]:
+        """The texts; an empty one that had no token gets one of padding, so that something can be attended."""
+        return [text or self._blank for text in texts]
 
     def _load(self, model: str, revision: str | None) -> None:
         from transformers import AutoModel, AutoTokenizer
@@ -75,6 +79,7 @@ class HuggingFace(Embedder):
             self._tokenizer.pad_token = self._tokenizer.eos_token  # never seen: the mask hides it
         if self._tokenizer.pad_token is None:
             raise UserError(f"embed.model = {model!r}: its tokenizer has no padding token; choose another model")
+        self._blank = "" if self._tokenizer("")["input_ids"] else self._tokenizer.pad_token
         limit = getattr(self._model.config, "max_position_embeddings", None) or self.settings.max_tokens
         if self.settings.max_tokens > limit:
             allowed = f"{model!r} takes at most {limit}"

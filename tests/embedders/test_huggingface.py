@@ -105,3 +105,19 @@ def test_a_model_of_images_is_refused(tmp_path: Path) -> None:
     ViTModel(config).save_pretrained(target)
     with pytest.raises(UserError, match="is a ViTModel; a text encoder is needed"):
         HuggingFace(settings(target))
+
+
+def test_an_empty_text_has_a_token_even_where_the_tokenizer_adds_none(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
+
+    plain = Tokenizer(models.WordLevel({"<eos>": 0, "<unk>": 1, "warm": 2, "front": 3}, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<eos>", unk_token="<unk>").save_pretrained(tmp_path)
+    GPT2Model(GPT2Config(vocab_size=4, n_embd=8, n_layer=1, n_head=2, n_positions=32)).save_pretrained(tmp_path)
+    encoder = HuggingFace(settings(tmp_path))
+    assert encoder.lengths(["", "warm front"]).tolist() == [1, 2]
+    for texts in ([""], ["", "warm front"]):
+        tokens, mask = encoder.embed(texts)
+        assert mask.sum(axis=1).tolist() == encoder.lengths(texts).tolist()
+        assert np.isfinite(tokens).all()

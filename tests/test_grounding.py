@@ -21,14 +21,13 @@ from tests.helpers import make_store, record, tiny_params, write_store
 
 
 def globe(rows: int) -> Grid:
-    longitude: NDArray[np.float64] = np.arange(2 * rows) * 180 / rows
-    latitude: NDArray[np.float64] = -90 + (np.arange(rows) + 0.5) * 180 / rows
-    return Grid(("latitude", "longitude"), latitude, longitude)
+    longitude = np.arange(2 * rows, dtype=np.float64) * 180 / rows
+    return Grid(("latitude", "longitude"), longitude[:rows] + 90 / rows - 90, longitude)
 
 
 GLOBE = globe(32)
 HEIGHT, WIDTH = GLOBE.shape
-PLANE = Grid(("y", "x"), np.arange(20.0), np.arange(30.0))
+PLANE = Grid(("y", "x"), np.arange(20, dtype=np.float64), np.arange(30, dtype=np.float64))
 
 
 def described(grid: Grid) -> Description:

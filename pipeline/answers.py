@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import UserError
+from pipeline.work import locked
 
 FORMAT = 1
 KEYS_PER_QUERY = 500
@@ -27,8 +28,10 @@ CREATE TABLE answer (
     text TEXT NOT NULL,
     status TEXT NOT NULL,
     reason TEXT NOT NULL,
-    verdict TEXT NOT NULL,
     judge TEXT NOT NULL,
+    verdict TEXT NOT NULL,
+    caption TEXT NOT NULL,
+    problem TEXT NOT NULL,
     PRIMARY KEY (key, attempt)
 ) WITHOUT ROWID
 """
@@ -37,7 +40,8 @@ CREATE TABLE answer (
 class Answer(NamedTuple):
     """One answer: `text`, `status` and `reason` raw, as the captioner gave them.
 
-    `verdict` is the status after judgement by the rules that `judge` is a digest of; other rules judge again.
+    `judge` is a digest of the rules by which it was judged to have status `verdict`, text `caption` and reason
+    `problem`; other rules judge again.
     """
 
     key: bytes
@@ -45,8 +49,13 @@ class Answer(NamedTuple):
     text: str
     status: str
     reason: str
-    verdict: str
     judge: str
+    verdict: str
+    caption: str
+    problem: str
+
+
+MARKS = ", ".join("?" * len(Answer._fields))
 
 
 class Answers:
@@ -57,23 +66,25 @@ class Answers:
         self.path = path
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=60, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._prepare()
+            with self._alone():
+                self._database = sqlite3.connect(path, timeout=60, isolation_level=None)
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = NORMAL")
+                self._prepare()
 
     def __enter__(self) -> Answers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._database.close()
+        with self._alone():
+            self._database.close()
 
     def add(self, answers: Iterable[Answer]) -> None:
         """Adds answers in one transaction; of two to the same key and attempt the first stays."""
         with self._errors():
             self._database.execute("BEGIN IMMEDIATE")
             try:
-                self._database.executemany("INSERT OR IGNORE INTO answer VALUES (?, ?, ?, ?, ?, ?, ?)", answers)
+                self._database.executemany(f"INSERT OR IGNORE INTO answer VALUES ({MARKS})", answers)
             except sqlite3.Error:
                 self._database.execute("ROLLBACK")
                 raise
@@ -107,6 +118,12 @@ class Answers:
         self._database.execute("COMMIT")
         if version not in (0, FORMAT) or (version == 0 and tables):
             raise UserError(f"{self.path} is not a log of answers of format {FORMAT}; move it away to start another")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """SQLite waits for others while it reads and adds, but not while it turns its journal on or off."""
+        with locked(self.path.with_name(f"{self.path.name}.lock")):
+            yield
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import captions, guard
+from pipeline import captions, guard, paths
 from pipeline.answers import Answer, Answers
 from pipeline.captioners.base import Caption, Captioner, CaptionRequest
 from pipeline.errors import UserError
 from pipeline.progress import progress
 from pipeline.store import Store
-from pipeline.work import fingerprint, locked
+from pipeline.work import fingerprint, locked, replacing
 
 BLOCK_MEGABYTES = 64  # of the record, read at once
 ROWS_PER_BLOCK = 4096  # of the table, made at once
@@ -56,20 +56,36 @@ class Inputs:
     input_hash: str  # SHA-256 of the SHA-256 of each input frame, float32 little-endian (C, H, W)
 
 
-def request_keys(captioner: Captioner, store: Store, windows: NDArray[np.int64]) -> Iterator[Inputs]:
-    """The digests of `windows` (ascending); each frame of the record is read and hashed once."""
-    layout, description, times = store.windows, store.description, store.times
-    of_run = _digest(captioner.model, captioner.identity, captioner.described(description))
-    for block, first, record in _blocks(store, windows):
-        hashes = [hashlib.sha256(frame).digest() for frame in np.ascontiguousarray(record, dtype="<f4")]
-        record.setflags(write=False)
-        for window in block:
-            frames = layout.input_frames(window)
-            stamps = times[frames]
-            prompt = captioner.prompt_for(CaptionRequest(int(window), record[frames - first], stamps, description))
-            inputs = hashlib.sha256(b"".join(hashes[frame - first] for frame in frames)).hexdigest()
-            key = _digest(of_run.hex(), inputs, stamps.astype(np.int64).tolist(), prompt)
-            yield Inputs(int(window), key[:KEY_BYTES], inputs)
+def request_keys(captioner: Captioner, store: Store) -> Iterator[Inputs]:
+    """The digests of every window. A prompt is no part of them: the template, the record and the times make it."""
+    layout, hashes = store.windows, frame_hashes(store)
+    of_run = _digest(captioner.model, captioner.prompt, captioner.identity, captioner.described(store.description))
+    stamps = store.times.astype("<i8")
+    for window in range(len(layout)):
+        frames = layout.input_frames(window)
+        inputs = hashlib.sha256(hashes[frames].tobytes()).digest()
+        key = hashlib.sha256(of_run + inputs + stamps[frames].tobytes()).digest()
+        yield Inputs(window, key[:KEY_BYTES], inputs.hex())
+
+
+def frame_hashes(store: Store) -> NDArray[np.uint8]:
+    """(time, 32) SHA-256 of each frame, (C, H, W) float32 little-endian.
+
+    They are kept beside the other resumable parts, so that a run which only has to find out what is missing reads
+    the store's compressed bytes and no values.
+    """
+    path = paths.WORK / "caption" / f"frames-{fingerprint([store.path])}.npy"
+    if not path.exists():
+        total = len(store.times)
+        starts = range(0, total, _frames_per_block(store))
+        blocks = (store.frames(start, min(start + starts.step, total)) for start in starts)
+        digests = [hashlib.sha256(frame).digest() for block in blocks for frame in np.ascontiguousarray(block, "<f4")]
+        for earlier in path.parent.glob("frames-*.npy"):
+            earlier.unlink()
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.frombuffer(b"".join(digests), np.uint8).reshape(total, -1))
+    hashes: NDArray[np.uint8] = np.load(path)
+    return hashes
 
 
 @dataclass
@@ -124,25 +140,23 @@ class Captioning:
     # ---- asking
 
     def _ask(self, store: Store) -> list[State]:
-        everything = np.arange(len(store.windows))
-        states = self._known(store, everything)
+        states = self._known(store)
         for attempt in range(self.attempts):
-            missing = np.array([number for number in everything if states[number].open_to(attempt)], dtype=np.int64)
+            missing = np.flatnonzero([state.open_to(attempt) for state in states])
             if len(missing):
                 self._round(store, states, missing, attempt)
         return states
 
-    def _known(self, store: Store, windows: NDArray[np.int64]) -> list[State]:
+    def _known(self, store: Store) -> list[State]:
         """Every window's state from the log alone."""
-        states = [State(inputs) for inputs in request_keys(self.captioner, store, windows)]
+        states = [State(inputs) for inputs in request_keys(self.captioner, store)]
         by_key: dict[bytes, list[State]] = {}
         for state in states:
             by_key.setdefault(state.inputs.key, []).append(state)
         for key, attempt, verdict, judge in self.answers.verdicts(by_key):
             if judge not in (self.judge, KEPT):
-                verdict = next(
-                    self._verdict(answer) for answer in self.answers.full([key]) if answer.attempt == attempt
-                )
+                (answer,) = (answer for answer in self.answers.full([key]) if answer.attempt == attempt)
+                verdict = self._judged(answer).status
             for state in by_key[key]:
                 state.note(attempt, verdict)
         return states
@@ -186,15 +200,13 @@ class Captioning:
             state.lost = judged
             return
         raw = (caption.text, caption.status, caption.reason)
-        self.answers.add([Answer(state.inputs.key, attempt, *raw, judged.status, self.judge)])
+        verdict = (judged.status, judged.text, judged.reason)
+        self.answers.add([Answer(state.inputs.key, attempt, *raw, self.judge, *verdict)])
         state.note(attempt, judged.status)
 
-    def _verdict(self, answer: Answer) -> str:
-        return self._judged(answer).status
-
     def _judged(self, answer: Answer) -> Caption:
-        if answer.judge == KEPT:
-            return Caption(0, answer.text)
+        if answer.judge in (self.judge, KEPT):
+            return Caption(0, answer.caption, answer.verdict, answer.problem)  # type: ignore[arg-type]
         return guard.judged(Caption(0, answer.text, answer.status, answer.reason), self.settings)  # type: ignore[arg-type]
 
     # ---- rows
@@ -203,7 +215,8 @@ class Captioning:
         failed = sum(state.rank <= BAD for state in states)
         again = sum(len(state.answered) > 1 for state in states)
         if failed or again:
-            log.warning("%d of %d captions failed; %d were asked for again", failed, len(states), again)
+            message = "%d of %d captions failed; %d windows took more than one attempt"
+            log.warning(message, failed, len(states), again)
 
     def _rows(self, states: list[State], store: Store, order: NDArray[np.int64]) -> Iterator[pa.Table]:
         """The table in blocks of windows. Window i gets the caption of window order[i]."""
@@ -251,7 +264,8 @@ def keep(table: pa.Table, answers: Answers) -> int:
     """Takes the good captions of a table of captions into the log, as if they had been asked for here."""
     rows = [row for row in table.to_pylist() if row["status"] == "ok"]
     answers.add(
-        Answer(bytes.fromhex(row["key"]), row["attempts"] - 1, row["caption"], "ok", "", "ok", KEPT) for row in rows
+        Answer(bytes.fromhex(row["key"]), row["attempts"] - 1, row["caption"], "ok", "", KEPT, "ok", row["caption"], "")
+        for row in rows
     )
     return len(rows)
 
@@ -261,10 +275,7 @@ def _blocks(store: Store, windows: NDArray[np.int64]) -> Iterator[tuple[NDArray[
 
     Yields the windows, the first frame that was read, and the frames (time, C, H, W).
     """
-    layout = store.windows
-    height, width = store.description.grid.shape
-    frame_bytes = 4 * len(store.description.variables) * height * width
-    frames = BLOCK_MEGABYTES * 1_000_000 // frame_bytes
+    layout, frames = store.windows, _frames_per_block(store)
     starts = layout.start[windows]
     begin = 0
     while begin < len(windows):
@@ -272,6 +283,11 @@ def _blocks(store: Store, windows: NDArray[np.int64]) -> Iterator[tuple[NDArray[
         first = int(layout.input_frames(windows[begin])[0])
         yield windows[begin:end], first, store.frames(first, int(layout.input_frames(windows[end - 1])[-1]) + 1)
         begin = end
+
+
+def _frames_per_block(store: Store) -> int:
+    height, width = store.description.grid.shape
+    return max(1, int(BLOCK_MEGABYTES * 1_000_000 // (4 * len(store.description.variables) * height * width)))
 
 
 def _attempted(request: CaptionRequest, states: list[State], attempt: int) -> CaptionRequest:

@@ -64,6 +64,10 @@ class Template:
     def hash(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    def of_record(self, description: Description) -> list[str]:
+        """The prompt for frames an hour apart without its time stamps: all in it that a record decides."""
+        return _pieces(self, ByIdentity(description), 2, 3600)
+
     def fill(self, request: CaptionRequest) -> str:
         """The prompt for a window. Nothing in it comes from the values of the fields."""
         times = request.times.astype("datetime64[s]")

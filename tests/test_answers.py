@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def answer(number: int, attempt: int = 0, text: str = "calm") -> Answer:
-    return Answer(number.to_bytes(16, "big"), attempt, text, "ok", "", "ok", "judge")
+    return Answer(number.to_bytes(16, "big"), attempt, text, "ok", "", "judge", "ok", text, "")
 
 
 def test_answers_come_back_as_they_were_given_by_key_and_attempt(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ log = Answers(Path(sys.argv[1]))
 for number in range(1000):
     if number == 137:
         os.kill(os.getpid(), signal.SIGKILL)
-    log.add([Answer(number.to_bytes(16, "big"), 0, "calm", "ok", "", "ok", "judge")])
+    log.add([Answer(number.to_bytes(16, "big"), 0, "calm", "ok", "", "judge", "ok", "calm", "")])
 """
 
 

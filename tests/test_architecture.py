@@ -86,6 +86,8 @@ def room(name: str) -> str | None:
 
 
 def floor(name: str) -> int:
+    if name == "pipeline.captioners.base":
+        return WINDOWS  # requests and captions, which prompts, pictures and the guard are made for
     parts = name.split(".")
     return FLOORS.get(parts[1], TOP) if parts[0] == "pipeline" and len(parts) > 1 else TOP
 

@@ -36,7 +36,7 @@ class Multimodal(Captioner):
         }
 
     def described(self, description: Description) -> dict[str, Any]:
-        """What the pictures are drawn from beside the frames; the prompt holds the rest.
+        """What the pictures are drawn from beside the frames, and the prompt of it.
 
         Of the training statistics that is the rounded ends of the colour scales, so that a window drawn from a
         record with another stride is still the same picture.
@@ -44,7 +44,7 @@ class Multimodal(Captioner):
         everything = super().described(description)
         scales = [[scale.low, scale.high] for scale in pictures.scales(description)]
         kept = {name: everything[name] for name in ("variables", "grid", "time_stamps")}
-        return kept | {"scales": scales}
+        return kept | {"scales": scales, "prompt": self.template.of_record(description)}
 
     def prompt_for(self, request: CaptionRequest) -> str:
         return self.template.fill(request)

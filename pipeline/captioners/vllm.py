@@ -11,6 +11,7 @@ import base64
 import hashlib
 import importlib.util
 import io
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -101,6 +102,7 @@ NEUTRAL = {
 JSON = {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
 
 SECONDS_TO_END = 30.0
+SECONDS_BETWEEN_LOOKS = 1.0  # at whether the engine lives
 DIGESTED_BLOCKS, BLOCK_BYTES = 64, 1 << 20
 INSTALL = "pip install 's2kd[vllm]' on a CPU, pip install vllm on a machine with GPUs"
 
@@ -170,8 +172,7 @@ class VLLM(Multimodal):
         """The engine, or UserError with what keeps it from starting."""
         if importlib.util.find_spec("vllm") is None:
             raise UserError(f"captioner 'vllm' needs vLLM, which is not installed: {INSTALL}")
-        os.environ.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # its warnings at every start are not the user's
+        _quiet()
         from vllm import LLM
         from vllm.exceptions import VLLMError
 
@@ -183,7 +184,7 @@ class VLLM(Multimodal):
             self._check_sees(arguments)
             llm = LLM(model=self._source, **arguments)
         except (VLLMError, OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
-            raise UserError(f"vLLM cannot run {self._described()}: {_words(error)}{_hint()}") from None
+            raise UserError(f"vLLM cannot run {self._described()}: {_words(error)}{_hint(error)}") from None
         self._check_takes(llm, kind, count)
         return llm
 
@@ -223,6 +224,7 @@ class VLLM(Multimodal):
                 if not waiting:
                     return
                 with self._living():
+                    _wait_for_output(llm)
                     outputs = llm.llm_engine.step()
                 for output in outputs:
                     self._tally.add(output)
@@ -303,6 +305,20 @@ class VLLM(Multimodal):
             raise UserError(f"vLLM's engine died: {_words(error)}; {kept}") from None
 
 
+def _wait_for_output(llm: LLM) -> None:
+    """Until the engine has something to say; raises EngineDeadError if it was killed.
+
+    `step` would wait for ever then: vLLM's client notes an engine's death but wakes nobody who waits in its queue.
+    """
+    client = llm.llm_engine.engine_core
+    outputs = getattr(client, "outputs_queue", None)
+    if outputs is None:  # the engine runs in this process (VLLM_ENABLE_V1_MULTIPROCESSING=0)
+        return
+    with outputs.not_empty:
+        while not outputs.not_empty.wait_for(lambda: outputs.queue, SECONDS_BETWEEN_LOOKS):
+            client.ensure_alive()
+
+
 # ---- pictures
 
 
@@ -370,6 +386,14 @@ def _check_arguments(given: dict[str, Any]) -> None:
             )
 
 
+def _quiet() -> None:
+    """No usage statistics; of the engine's many words only errors, unless the environment asks for more."""
+    os.environ.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    level = os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    logging.getLogger("vllm").setLevel(level.upper())
+
+
 def _cpu_cache(arguments: dict[str, Any]) -> dict[str, int]:
     from vllm.platforms import current_platform
 
@@ -385,5 +409,8 @@ def _words(error: BaseException) -> str:
     return text if len(text) <= 400 else text[:397] + "..."
 
 
-def _hint() -> str:
-    return "" if importlib.util.find_spec("torchvision") else " (torchvision is not installed; many models need it)"
+def _hint(error: BaseException) -> str:
+    """vLLM looks at a model's code in another process, whose complaint about a missing package is lost."""
+    lost = isinstance(error, ImportError) or "failed to be inspected" in str(error)
+    missing = [name for name in ("torchvision", "timm") if importlib.util.find_spec(name) is None]
+    return f" (not installed, and many models need them: {', '.join(missing)})" if lost and missing else ""

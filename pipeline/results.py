@@ -4,6 +4,7 @@
     scores.parquet     a value per run, window, lead time and variable   cost.json         parameters, latency
     rmse_by_lead.csv, mse_by_lead.csv, training.csv   DVC plots          setup.json        what was compared
     examples.npz, examples.json                       fields, time stamps and captions of a few windows
+    captions.json                                     how varied the captions are, and how true of the fields
 
 Latency alone differs between two equal runs, so it lies apart from the rest, in cost.json.
 """
@@ -101,6 +102,7 @@ class Results:
         self.costs = {name: Cost(**cost) for name, cost in self._json("cost.json").items()}
         self.comparisons = [Comparison(**row) for row in self._json("differences.json")]
         self.setup: dict[str, Any] = self._json("setup.json")
+        self.captions: dict[str, Any] = self._json("captions.json")
 
     @cached_property
     def runs(self) -> list[Run]:

@@ -103,6 +103,15 @@ def frames_of(start: NDArray[np.int64], frames: int, step: int) -> NDArray[np.in
     return start[:, None] + step * np.arange(frames)
 
 
+def deranged(split: NDArray[np.int8], rng: np.random.Generator) -> NDArray[np.int64]:
+    """(window,) another window of the same split for each: in each split one random cycle through all its windows."""
+    result = np.arange(len(split))
+    for number in np.unique(split):
+        order = rng.permutation(np.flatnonzero(split == number))
+        result[order] = np.roll(order, 1)
+    return result
+
+
 def _lengths(usable: int, fractions: tuple[float, float, float]) -> tuple[int, int, int]:
     train, validation = (math.floor(usable * fraction + 1e-9) for fraction in fractions[:2])
     return train, validation, usable - train - validation

@@ -94,6 +94,24 @@ def _row(results: Results, metrics: list[str], model: str, method: str = "") -> 
     )
 
 
+def captions_sentence(results: Results) -> str:
+    """What the teacher read, at a glance."""
+    found = results.captions
+    grounding, failed = found["grounding"]["test"], found["failed_share"] * found["number"]
+    origin = f"{found['number']} captions by {found['captioner']} ({found['model']}), {failed:.0f} failed"
+    if not found["words"]:
+        return f"{origin}; none has words."
+    words = f"{found['words']['mean']:.0f} words on average, {100 * found['distinct_share']:.0f} % distinct"
+    if not grounding["all"]["judged"]:
+        return f"{origin}; {words}. Nothing in them can be held against the fields of the test split."
+    right, chance = (grounding["all"][name] for name in ("right", "chance"))
+    by_chance = "" if chance is None else f"; captions of other windows would be right in {100 * chance:.0f} %"
+    return (
+        f"{origin}; {words}. Of what they say of trend, place and movement in the test split's input frames "
+        f"{100 * right:.0f} % is right{by_chance}."
+    )
+
+
 def _share(results: Results, model: str, method: str) -> str:
     scores = results.metrics[model].get(method, {}) if method else {}
     if "share_of_lead" in scores:

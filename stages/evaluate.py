@@ -8,6 +8,7 @@ Reads data/{ingest,caption,embed,train_teacher,distill}/, writes data/evaluate/ 
 from __future__ import annotations
 
 from pipeline import captions, paths, results
+from pipeline.caption_quality import quality
 from pipeline.comparison import compare_all
 from pipeline.embeddings import Embeddings
 from pipeline.evaluation import example_positions, examples, score_all
@@ -17,7 +18,7 @@ from pipeline.params import Params
 from pipeline.stage import run
 from pipeline.store import Store
 from pipeline.windows import WindowDataset
-from pipeline.work import Work, replacing
+from pipeline.work import Work, replacing, write_json
 
 CODE = ["pipeline.evaluation", "pipeline.forecasters", *(entry.partition(":")[0] for entry in METRICS.values())]
 
@@ -35,6 +36,7 @@ def main(params: Params) -> None:
         comparisons = compare_all(scores, settings, params.seed)
         results.write_evaluation(folder, scores, comparisons, forecasters.costs(test[0], settings.latency_runs))
         results.write_setup(folder, store, scores)
+        write_json(folder / "captions.json", quality(captions.read(paths.CAPTIONS), store, params.seed))
         results.write_training(folder, forecasters.folders)
         shown = test.__getitems__(example_positions(len(test), settings.example_windows))
         fields = examples(forecasters, shown)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import captioning, captions
 from pipeline.answers import Answers
+from pipeline.caption_requests import caption_requests
 from pipeline.captioners.base import Caption, Captioner, CaptionRequest
 from pipeline.captioning import Captioning
 from pipeline.errors import UserError
@@ -81,9 +82,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 def test_requests_hold_the_input_frames_and_nothing_else(
     store: Store, monkeypatch: pytest.MonkeyPatch, megabytes: float
 ) -> None:
-    monkeypatch.setattr(captioning, "BLOCK_MEGABYTES", megabytes)
+    monkeypatch.setattr("pipeline.caption_requests.BLOCK_MEGABYTES", megabytes)
     windows = np.array([0, 1, 5, 6, len(store.windows) - 1])
-    requests = list(captioning.requests(store, windows))
+    requests = list(caption_requests(store, windows))
     assert [request.window for request in requests] == windows.tolist()
     for request in requests:
         frames = store.windows.input_frames(request.window)
@@ -103,14 +104,14 @@ def test_the_record_is_read_in_few_sequential_reads(store: Store, monkeypatch: p
         return read(self, start, stop)
 
     monkeypatch.setattr(Store, "frames", counted)
-    list(captioning.requests(store, np.arange(len(store.windows))))
+    list(caption_requests(store, np.arange(len(store.windows))))
     assert len(reads) == 1
 
 
 def test_rows_are_traceable_and_belong_to_their_window_in_whatever_order_answers_come(store: Store) -> None:
     rows = captioned(Scripted(says_the_mean), store)
     assert [row["window"] for row in rows] == list(range(len(store.windows)))
-    for row, request in zip(rows, captioning.requests(store, np.arange(len(store.windows))), strict=True):
+    for row, request in zip(rows, caption_requests(store, np.arange(len(store.windows))), strict=True):
         assert row["caption"] == says_the_mean(request).text
         frames = [hashlib.sha256(frame.astype("<f4").tobytes()).digest() for frame in request.inputs]
         assert row["input_hash"] == hashlib.sha256(b"".join(frames)).hexdigest()
@@ -124,7 +125,7 @@ def test_rows_are_traceable_and_belong_to_their_window_in_whatever_order_answers
 def test_the_table_does_not_depend_on_the_blocks_it_is_made_in(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = captioned(Scripted(says_the_mean), store)
     monkeypatch.setattr(captioning, "ROWS_PER_BLOCK", 7)
-    monkeypatch.setattr(captioning, "BLOCK_MEGABYTES", 0.001)
+    monkeypatch.setattr("pipeline.caption_requests.BLOCK_MEGABYTES", 0.001)
     assert captioned(Scripted(says_the_mean), store, "other.sqlite") == whole
 
 
@@ -147,7 +148,7 @@ def test_a_bad_caption_is_asked_for_again_with_another_seed_and_the_first_good_o
 
 def test_a_captioner_that_would_only_repeat_itself_is_asked_once(store: Store) -> None:
     captioner = Scripted(lambda request: Caption(request.window, ""), CaptionParams(max_failed_share=1))
-    captioner.asks_again = False  # type: ignore[misc]
+    captioner.asks_again = False
     rows = captioned(captioner, store)
     assert len(captioner.asked) == len(rows)
     assert {(row["status"], row["caption"]) for row in rows} == {("empty", "")}

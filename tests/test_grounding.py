@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline.caption_requests import caption_requests
 from pipeline.captioners.base import CaptionRequest
 from pipeline.captioners.narrator import Narrator
 from pipeline.captioners.shuffled import Shuffled
-from pipeline.captioning import requests
 from pipeline.claims import Reader
 from pipeline.grounding import Fields, Judge, grounding
 from pipeline.params import Caption as CaptionParams
@@ -190,7 +190,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def narrated(store: Store) -> list[str]:
-    every = requests(store, np.arange(len(store.windows)))
+    every = caption_requests(store, np.arange(len(store.windows)))
     return [caption.text for caption in Narrator(CaptionParams(), 0).captions(every)]
 
 
@@ -223,7 +223,7 @@ def test_what_fits_every_window_gains_nothing_over_chance(store: Store) -> None:
 
 def test_target_frames_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(tmp_path / "store.zarr", t_in=2, t_out=2, stride=4)
-    every = requests(store, np.arange(len(store.windows)))
+    every = caption_requests(store, np.arange(len(store.windows)))
     texts = [caption.text for caption in Narrator(CaptionParams(), 0).captions(every)]
     score = grounding(texts, store, 0)
     targets = np.concatenate([store.windows.target_frames(window) for window in range(len(store.windows))])

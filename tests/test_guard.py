@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from pipeline import captions, guard
+from pipeline.caption_requests import caption_requests
 from pipeline.captioners.base import Caption, Status
 from pipeline.captioners.narrator import Narrator
-from pipeline.captioning import requests
 from pipeline.guard import judged, plain, refuses, repeats
 from pipeline.params import Caption as CaptionParams
 from tests.helpers import make_store
@@ -29,7 +29,7 @@ def judge(text: str, status: Status = "ok", reason: str = "", **settings: object
 def narrated(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Captions of the rules, which are as alike as sound captions ever are."""
     store = make_store(tmp_path_factory.mktemp("guard") / "store.zarr", frames=80, shape=(16, 32))
-    every = requests(store, np.arange(len(store.windows)))
+    every = caption_requests(store, np.arange(len(store.windows)))
     return [caption.text for caption in Narrator(CaptionParams(), 0).captions(every)]
 
 

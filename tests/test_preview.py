@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import captioning, pictures, preview
+from pipeline import pictures, preview
+from pipeline.caption_requests import caption_requests
 from pipeline.captioners.base import Caption, CaptionRequest
 from pipeline.captioners.multimodal import Multimodal
 from pipeline.captioners.narrator import Narrator
@@ -68,7 +69,7 @@ def test_the_page_shows_what_the_model_is_shown_and_asks_once_for_each_window(st
     assert captioner.asked == windows
     assert captioner.closed == 1
     outline = Outline((tmp_path / "new" / "preview.html").read_text())
-    requests = list(captioning.requests(store, np.array(windows)))
+    requests = list(caption_requests(store, np.array(windows)))
     expected = [captioner.shown(request) for request in requests]
     assert images(outline) == [picture for shown in expected for picture in shown.pictures]
     places = [outline.text.index(f"Caption of window {window}.") for window in windows]
@@ -84,7 +85,7 @@ def test_a_captioner_without_pictures_gets_some_that_are_labelled_as_such(store:
     captioner = Narrator(CaptionParams(), 42)
     preview.write(tmp_path / "preview.html", store, captioner, 2)
     outline = Outline((tmp_path / "preview.html").read_text())
-    requests = list(captioning.requests(store, np.array([0, len(store.windows) - 1])))
+    requests = list(caption_requests(store, np.array([0, len(store.windows) - 1])))
     assert images(outline) == [picture for request in requests for picture in pictures.draw(request, Picture())]
     assert outline.text.count("Drawn with the default settings") == 2
     assert all(caption.text in outline.text for caption in captioner.captions(requests))
@@ -128,7 +129,7 @@ def test_a_control_shows_whose_caption_a_window_gets(store: Store) -> None:
 
 
 def test_a_window_that_cannot_be_drawn_keeps_its_place(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = captioning.requests
+    read = caption_requests
 
     def with_a_gap(store: Store, windows: NDArray[np.int64]) -> Iterator[CaptionRequest]:
         for request in read(store, windows):
@@ -136,7 +137,7 @@ def test_a_window_that_cannot_be_drawn_keeps_its_place(store: Store, monkeypatch
                 request.inputs[0, 0, 0, 0] = np.nan
             yield request
 
-    monkeypatch.setattr(captioning, "requests", with_a_gap)
+    monkeypatch.setattr(preview, "caption_requests", with_a_gap)
     captioner = Scripted()
     outline = Outline(preview.page(preview.entries(store, captioner, 2), captioner, store))
     assert "No picture: input frame 1 of 3 holds 1 values of z500 that are NaN or infinite." in outline.text

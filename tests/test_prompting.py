@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import captioning, guard, pictures, prompting
+from pipeline import guard, pictures, prompting
+from pipeline.caption_requests import caption_requests
 from pipeline.captioners.base import CaptionRequest
 from pipeline.errors import UserError
 from pipeline.params import Caption as CaptionParams
@@ -182,7 +183,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def shown(store: Store, window: int) -> tuple[str, tuple[bytes, ...]]:
     """Prompt and pictures of a window."""
     settings = CaptionParams()
-    (of,) = captioning.requests(store, np.array([window]))
+    (of,) = caption_requests(store, np.array([window]))
     return prompting.load(settings, "weatherbench").fill(of), pictures.draw(of, settings.picture)
 
 

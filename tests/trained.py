@@ -99,6 +99,7 @@ def _write_text(store: Store, caption: str) -> None:
     texts = [caption.replace("{window}", str(window)) for window in range(len(store.windows))]
     columns: dict[str, Any] = {name: [""] * len(texts) for name in captions.SCHEMA.names}
     columns |= {"window": list(range(len(texts))), "caption": texts, "status": ["ok"] * len(texts)}
+    columns |= {"attempts": [1] * len(texts)}
     columns |= {name: [None] * len(texts) for name in ("t_start", "t_end")}
     captions.write(paths.CAPTIONS, [pa.table(columns, schema=captions.SCHEMA)])
     distinct, of_window = embeddings.distinct(texts)

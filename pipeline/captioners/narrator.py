@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.captioners.base import Caption, Captioner, CaptionRequest
+from pipeline.coarse import coarse
 from pipeline.params import Caption as CaptionParams
 from pipeline.store import Variable
 from pipeline.work import fingerprint
@@ -26,7 +27,6 @@ Array = NDArray[np.float64]
 
 MAX_WORDS = 110
 MAX_PIECES = 150  # of a BERT word-piece tokenizer, estimated from above; common text encoders take 160 and more
-CELLS = 64  # a chart has at most so many rows and columns; finer fields are averaged
 FAINT = 0.1  # standard deviations that are not worth a word
 GRAINS = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # degrees or percent to which places are rounded
 
@@ -73,7 +73,7 @@ class Centre:
 
 
 class Chart:
-    """One variable's frames on a grid of at most CELLS x CELLS, with what is needed to read them."""
+    """One variable's frames on a coarse grid, with what is needed to read them."""
 
     def __init__(self, fields: Array, request: CaptionRequest, variable: int) -> None:
         grid, statistics = request.description.grid, request.description.statistics
@@ -117,18 +117,6 @@ class Chart:
         return float((values * self.weights).sum() / self.weights.sum())
 
 
-def coarse(fields: Array) -> Array:
-    """(..., H, W) averaged to at most CELLS rows and columns."""
-    for axis in (-2, -1):
-        size = fields.shape[axis]
-        if size > CELLS:
-            edges = np.arange(0, size, -(-size // CELLS))
-            counts = np.diff(edges, append=size)
-            sums = np.add.reduceat(fields, edges, axis=axis)
-            fields = sums / (counts[:, None] if axis == -2 else counts)
-    return fields
-
-
 class Narrator(Captioner):
     """Writes 60 to 110 words about a window, or fewer if `caption.max_words` says so."""
 
@@ -147,7 +135,7 @@ class Narrator(Captioner):
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"words": self._words, "rules": fingerprint((), code=[__name__])}
+        return {"words": self._words, "rules": fingerprint((), code=[__name__, "pipeline.coarse"])}
 
     def captions(self, requests: Iterable[CaptionRequest]) -> Iterator[Caption]:
         for request in requests:

@@ -15,6 +15,7 @@ from pipeline.captioners import CAPTIONERS
 from pipeline.captioners.base import Caption, Captioner, CaptionRequest, Shown
 from pipeline.errors import UserError
 from pipeline.params import Caption as CaptionParams
+from pipeline.splits import deranged
 from pipeline.store import Description
 
 
@@ -53,12 +54,3 @@ class Shuffled(Captioner):
 
     def close(self) -> str:
         return self.inner.close()
-
-
-def deranged(split: NDArray[np.int8], rng: np.random.Generator) -> NDArray[np.int64]:
-    """(window,) another window of the same split for each: in each split one random cycle through all its windows."""
-    result = np.arange(len(split))
-    for number in np.unique(split):
-        order = rng.permutation(np.flatnonzero(split == number))
-        result[order] = np.roll(order, 1)
-    return result

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.caption_requests import caption_requests
 from pipeline.captioners.base import Caption
 from pipeline.captioners.constant import Constant
-from pipeline.captioning import requests
 from pipeline.errors import UserError
 from pipeline.guard import judged
 from pipeline.params import Caption as CaptionParams
@@ -19,7 +19,7 @@ from tests.helpers import make_store
 def test_every_window_gets_the_text_of_the_settings(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr", frames=60)
     captioner = Constant(CaptionParams(constant="Weather on a globe.", output="json"), 0)
-    given = list(captioner.captions(requests(store, np.arange(5))))
+    given = list(captioner.captions(caption_requests(store, np.arange(5))))
     assert given == [Caption(number, "Weather on a globe.") for number in range(5)]
     assert [judged(caption, captioner.settings) for caption in given] == given
     assert captioner.described(store.description) == {}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.caption_requests import caption_requests
 from pipeline.captioners.base import Caption
 from pipeline.captioners.none import Nothing
-from pipeline.captioning import requests
 from pipeline.embedders.huggingface import HuggingFace
 from pipeline.guard import judged
 from pipeline.params import Caption as CaptionParams
@@ -20,7 +20,7 @@ from tests.helpers import make_store
 def test_every_window_gets_an_empty_text_that_counts_as_intended(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr", frames=60)
     captioner = Nothing(CaptionParams(output="json"), 0)
-    given = list(captioner.captions(requests(store, np.arange(5))))
+    given = list(captioner.captions(caption_requests(store, np.arange(5))))
     assert [(caption.window, caption.text, caption.status) for caption in given] == [(n, "", "ok") for n in range(5)]
     assert [judged(caption, captioner.settings) for caption in given] == given
     assert judged(Caption(0, ""), captioner.settings).status == "empty"

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline.caption_requests import caption_requests
 from pipeline.captioners.narrator import Narrator
-from pipeline.captioners.shuffled import Shuffled, deranged
-from pipeline.captioning import requests
+from pipeline.captioners.shuffled import Shuffled
 from pipeline.errors import UserError
 from pipeline.params import Caption as CaptionParams
+from pipeline.splits import deranged
 from tests.helpers import make_store
 
 SPLIT = np.repeat(np.array([0, 1, 2], np.int8), (50, 1, 7))
@@ -48,7 +49,7 @@ def test_it_asks_the_inner_captioner_and_is_known_as_it(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr", frames=60)
     settings = CaptionParams(max_words=40)
     shuffled, inner = Shuffled(settings, 5, "weather_twin"), Narrator(settings, 5, "weather_twin")
-    (request,) = requests(store, np.array([3]))
+    (request,) = caption_requests(store, np.array([3]))
     assert list(shuffled.captions([request])) == list(inner.captions([request]))
     assert (shuffled.model, shuffled.prompt, shuffled.identity) == (inner.model, inner.prompt, inner.identity)
     assert shuffled.described(store.description) == inner.described(store.description)
@@ -60,7 +61,7 @@ def test_it_asks_the_inner_captioner_and_is_known_as_it(tmp_path: Path) -> None:
 def test_no_captions_may_be_shuffled_too(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr", frames=60)
     shuffled = Shuffled(CaptionParams(shuffle="none"), 0)
-    assert {caption.text for caption in shuffled.captions(requests(store, np.arange(3)))} == {""}
+    assert {caption.text for caption in shuffled.captions(caption_requests(store, np.arange(3)))} == {""}
 
 
 @pytest.mark.parametrize("name", ["shuffled", "nonesuch"])

@@ -35,6 +35,7 @@ def test_it_writes_all_that_it_promises_and_leaves_no_parts_behind(evaluated: Pa
         "training.csv",
         "examples.npz",
         "examples.json",
+        "captions.json",
     }
     assert not list((evaluated / ".work" / "evaluate").glob("*/"))
 

@@ -12,6 +12,7 @@ import io
 import sys
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ def tokens(processor: Idefics3Processor, captions: list[str]) -> tuple[Tensor, T
 
 def question(processor: Idefics3Processor) -> str:
     """The chat up to the answer, with the picture's place filled as the processor fills it."""
-    content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
+    content: Any = [{"type": "image"}, {"type": "text", "text": PROMPT}]
     chat = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     filled = processor.replace_image_token({"rows": [[0]], "cols": [[0]]}, 0)
     return str(chat).replace("<image>", filled)
@@ -129,7 +130,7 @@ def exact(
     opening = processor.tokenizer(question(processor), add_special_tokens=False, return_tensors="pt")["input_ids"]
     ids = opening.expand(len(images), -1)
     with torch.no_grad():
-        written = model.generate(
+        written = cast(Any, model).generate(  # type: ignore[misc]
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             pixel_values=values(images),

@@ -20,6 +20,7 @@ STAGES += ["distill@unet-baseline", "distill@unet-s2kd", "evaluate", "report"]
 AFTER_BETA = ["check", "distill@unet-baseline", "distill@unet-s2kd", "evaluate", "report"]
 # What stages import and need not depend on, because it decides no byte of their outputs:
 PLUMBING = {"batch", "check", "errors", "mapped", "params", "paths", "progress", "registry", "stage", "work"}
+PLUMBING |= {"answers"}
 # how outputs of earlier stages are opened: another layout changes those outputs, which are dependencies;
 READERS = {"captions", "embeddings", "features", "models", "store"}
 # the rooms' tables of names: what is chosen is a parameter, and where it lies is a dependency;
@@ -28,7 +29,16 @@ TABLES = {"captioners", "datasets", "embedders", "losses", "metrics", "students"
 CONTRACTS = {"captioners.base", "losses.base"}
 # and what comes along with another name.
 UNUSED = {
-    "check": {"layers", "students.base", "students.unet", "teachers.base", "teachers.simvp"},  # writes a constant
+    "check": {
+        "captioners.narrator",
+        "coarse",
+        "layers",
+        "students.base",
+        "students.unet",
+        "teachers.base",
+        "teachers.simvp",
+    },  # writes a constant
+    "caption": {"preview"},
     "fetch": {"datasets.base", "datasets.netcdf3"},  # files are opened by `ingest`
     "ingest": {"transfer"},  # files are copied by `fetch`
     "train_teacher": {"students.base"},
@@ -206,6 +216,7 @@ def _dependencies(stage: str, params: dict[str, Any]) -> set[str]:
     """The stage's dependencies in dvc.yaml with the chosen names put in; a matrix stage's for all its items."""
     pipeline = YAML(typ="safe", pure=True).load(Path("dvc.yaml").read_text())
     values = {name: [params[name]] for name in ("dataset", "captioner", "teacher")}
+    values |= {"caption.shuffle": [params["caption"]["shuffle"]]}
     values |= {"item.student": params["students"], "item.method": params["methods"]}
     found = set()
     for dependency in pipeline["stages"][stage].get("deps", []):

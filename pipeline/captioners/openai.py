@@ -34,12 +34,12 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError
 
-from pipeline.captioners.background import as_finished, event_loop
 from pipeline.captioners.base import Caption, CaptionRequest
-from pipeline.captioners.bill import Bill
-from pipeline.captioners.chat import Choice, Completion, Dialect, RejectedError
-from pipeline.captioners.gate import BudgetSpentError, Gate
 from pipeline.captioners.multimodal import Multimodal
+from pipeline.captioners.openai_client.background import as_finished, event_loop
+from pipeline.captioners.openai_client.bill import Bill
+from pipeline.captioners.openai_client.chat import Choice, Completion, Dialect, RejectedError
+from pipeline.captioners.openai_client.gate import BudgetSpentError, Gate
 from pipeline.errors import UserError
 from pipeline.params import Caption as CaptionParams
 from pipeline.params import OpenAI as Options

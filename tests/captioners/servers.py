@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from pipeline.captioners.background import event_loop
+from pipeline.captioners.openai_client.background import event_loop
 
 PATH = "/v1/chat/completions"
 FAULTS = ("none", "none", "drop", "drop after", "delay", "429", "500", "garbage", "hang")

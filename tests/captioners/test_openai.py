@@ -28,8 +28,8 @@ from aiohttp import web
 
 from pipeline.captioners import openai as module
 from pipeline.captioners.base import Caption, CaptionRequest
-from pipeline.captioners.bill import Bill
 from pipeline.captioners.openai import OpenAI, _retry_after
+from pipeline.captioners.openai_client.bill import Bill
 from pipeline.errors import UserError
 from pipeline.guard import SCHEMA
 from pipeline.params import Caption as CaptionParams

@@ -130,7 +130,7 @@ def exact(
     opening = processor.tokenizer(question(processor), add_special_tokens=False, return_tensors="pt")["input_ids"]
     ids = opening.expand(len(images), -1)
     with torch.no_grad():
-        written = cast(Any, model).generate(  # type: ignore[misc]
+        written = cast(Any, model).generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             pixel_values=values(images),

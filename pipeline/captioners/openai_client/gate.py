@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from pipeline.captioners.bill import Bill
+from pipeline.captioners.openai_client.bill import Bill
 from pipeline.errors import UserError
 
 

@@ -13,12 +13,14 @@ import importlib.util
 import io
 import logging
 import os
+import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from itertools import chain
+from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +103,9 @@ NEUTRAL = {
 # Without it, a weak model may write blanks between two keys until its tokens are spent.
 JSON = {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}}
 
+# Endings of weights, configs, tokenizers and chat templates.
+DECISIVE = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json", ".jinja", ".model", ".txt", ".tiktoken"}
+
 SECONDS_TO_END = 30.0
 SECONDS_BETWEEN_LOOKS = 1.0  # at whether the engine lives
 DIGESTED_BLOCKS, BLOCK_BYTES = 64, 1 << 20
@@ -138,8 +143,9 @@ class VLLM(Multimodal):
         self._source = ready.model
         output = JSON if settings.output == "json" else {}
         self._arguments = {**DEFAULTS, **output, **ready.engine, **chosen.engine}
-        self.model = _model_name(ready.model, chosen.revision)
+        self.model = _model_name(ready.model, chosen.revision, bool(self._arguments.get("trust_remote_code")))
         self._llm: LLM | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._tally = Tally()
 
     @property
@@ -154,6 +160,7 @@ class VLLM(Multimodal):
             return
         if self._llm is None:
             self._llm = self._started(first)
+            self._guard = _guard_engine()
         begun = time.monotonic()
         try:
             yield from self._answers(self._llm, self.drawn(chain([first], iterator)))
@@ -161,10 +168,15 @@ class VLLM(Multimodal):
             self._tally.seconds += time.monotonic() - begun
 
     def close(self) -> str:
+        self._end()
+        return str(self._tally) if self._tally.captions else ""
+
+    def _end(self) -> None:
+        if self._guard is not None:
+            self._guard.communicate(b"the engine ended well\n")
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown(timeout=SECONDS_TO_END)
-            self._llm = None
-        return str(self._tally) if self._tally.captions else ""
+        self._llm = self._guard = None
 
     # ---- the engine's start
 
@@ -298,11 +310,19 @@ class VLLM(Multimodal):
         except VLLMClientError:
             raise
         except (EngineDeadError, RuntimeError) as error:
-            llm, self._llm = self._llm, None
-            if llm is not None:
-                llm.llm_engine.engine_core.shutdown()
+            self._end()
             kept = "finished captions are kept, and a repeated run asks only for the rest"
             raise UserError(f"vLLM's engine died: {_words(error)}; {kept}") from None
+
+
+def _guard_engine() -> subprocess.Popen[bytes]:
+    """A shell that ends the engine if this process is killed and its pipe closes before a line came through.
+
+    vLLM's workers end with the engine, but the engine would outlive its parent and keep the device's memory.
+    """
+    engines = [str(child.pid) for child in active_children() if child.name.startswith("EngineCore")]
+    command = ["sh", "-c", 'read -r line || kill -9 "$@"', "guard", *engines]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 def _wait_for_output(llm: LLM) -> None:
@@ -335,13 +355,13 @@ def _parts(pictures: tuple[bytes, ...], layout: str) -> list[dict[str, Any]]:
 # ---- the model's name and the engine's arguments
 
 
-def _model_name(source: str, revision: str | None) -> str:
-    """A hub name with its revision, or a folder's own name with a digest of what lies in it."""
+def _model_name(source: str, revision: str | None, runs_code: bool) -> str:
+    """A hub name with its revision, or a folder's own name with a digest of what vLLM reads in it."""
     folder = Path(source)
     if folder.is_dir():
         if revision is not None:
             raise UserError(f"caption.vllm.revision = '{revision}' is not allowed: '{source}' is a folder")
-        return f"{folder.resolve().name}@sha256:{_digest(folder)[:16]}"
+        return f"{folder.resolve().name}@sha256:{_digest(folder, DECISIVE | {'.py'} if runs_code else DECISIVE)[:16]}"
     if source.count("/") != 1 or source.startswith(("/", ".", "~")):
         near = "".join(f"; did you mean '{name}'?" for name in get_close_matches(source, READY, 1))
         raise UserError(
@@ -351,10 +371,10 @@ def _model_name(source: str, revision: str | None) -> str:
     return f"{source}@{revision or 'main'}"
 
 
-def _digest(folder: Path) -> str:
+def _digest(folder: Path, endings: Collection[str]) -> str:
     """Of names, sizes and contents; of a large file, of blocks spread evenly over it, so that it takes a second."""
     digest = hashlib.sha256()
-    for file in sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")):
+    for file in sorted(file for file in folder.iterdir() if file.suffix in endings and file.is_file()):
         size = file.stat().st_size
         digest.update(f"{file.name}\0{size}\0".encode())
         blocks = -(-size // BLOCK_BYTES)

@@ -96,6 +96,9 @@ def test_a_folder_is_known_by_its_contents_and_not_by_its_place(prompt: Path, tm
     assert first != other
     assert first.startswith("model@sha256:")
 
+    (tmp_path / "a" / "model" / "README.md").write_text("What vLLM does not read changes no caption.")
+    assert VLLM(settings(prompt, vllm={"model": str(tmp_path / "a" / "model")}), 1).model == first
+
 
 def test_a_hub_name_is_known_with_its_revision(prompt: Path) -> None:
     assert VLLM(settings(prompt, vllm={"model": "org/name"}), 1).model == "org/name@main"
@@ -335,10 +338,12 @@ def test_an_engine_and_a_process_that_are_shot_lose_no_finished_caption(
 
     with stage(tmp_path / "second.txt") as process:
         kept = wait_for_answers(process, kept + 20)
-        engine = engine_of(process)
+        left = psutil.Process(process.pid).children(recursive=True)
+        assert engine_of(process) in left
         process.kill()
         process.wait()
-        engine.wait(timeout=60)
+        _, alive = psutil.wait_procs(left, timeout=30)
+        assert not alive, "no engine, worker or drawing process outlives the stage"
     kept = answers()
 
     with stage(tmp_path / "third.txt") as process:

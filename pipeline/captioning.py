@@ -62,18 +62,26 @@ def frame_hashes(store: Store) -> NDArray[np.uint8]:
     They are kept beside the other resumable parts, so that a run which only has to find out what is missing reads
     the store's compressed bytes and no values.
     """
-    path = paths.WORK / "caption" / f"frames-{fingerprint([store.path])}.npy"
-    if not path.exists():
-        total = len(store.times)
-        starts = range(0, total, frames_per_block(store))
-        blocks = (store.frames(start, min(start + starts.step, total)) for start in starts)
-        digests = [hashlib.sha256(frame).digest() for block in blocks for frame in np.ascontiguousarray(block, "<f4")]
-        for earlier in path.parent.glob("frames-*.npy"):
-            earlier.unlink()
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, np.frombuffer(b"".join(digests), np.uint8).reshape(total, -1))
-    hashes: NDArray[np.uint8] = np.load(path)
+    folder = paths.WORK / "caption"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "frames.lock"):
+        path = folder / f"frames-{fingerprint([store.path])}.npy"
+        if not path.exists():
+            for earlier in folder.glob("frames-*.npy"):
+                earlier.unlink()
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, np.frombuffer(b"".join(_hashed(store)), np.uint8).reshape(len(store.times), -1))
+        hashes: NDArray[np.uint8] = np.load(path)
     return hashes
+
+
+def _hashed(store: Store) -> Iterator[bytes]:
+    """The SHA-256 of each frame, in the order of time."""
+    total = len(store.times)
+    starts = range(0, total, frames_per_block(store))
+    for start in starts:
+        block = np.ascontiguousarray(store.frames(start, min(start + starts.step, total)), "<f4")
+        yield from (hashlib.sha256(frame).digest() for frame in block)
 
 
 @dataclass

@@ -68,7 +68,7 @@ READY = {
         {
             "dtype": "bfloat16",
             "max_model_len": 8192,
-            "mm_processor_kwargs": {"min_pixels": 28 * 28, "max_pixels": 1280 * 28 * 28},
+            "mm_processor_kwargs": {"size": {"shortest_edge": 28 * 28, "longest_edge": 1280 * 28 * 28}},  # areas
         },
     ),
     # Tiles of 384 pixels at 81 tokens each, up to 16 and an overview.
@@ -229,7 +229,7 @@ class VLLM(Multimodal):
     def _answers(self, llm: LLM, upcoming: Iterator[Drawn]) -> Iterator[Caption]:
         """Keeps `in_flight` requests with the engine; captions come as they finish."""
         limit = self.settings.vllm.in_flight or 2 * llm.llm_engine.vllm_config.scheduler_config.max_num_seqs
-        waiting: dict[str, CaptionRequest] = {}
+        waiting: dict[str, int] = {}  # windows by the engine's numbers; their frames are not needed any more
         try:
             while True:
                 yield from self._fill(llm, waiting, upcoming, limit)
@@ -245,22 +245,20 @@ class VLLM(Multimodal):
             if waiting and self._llm is not None:  # nobody listens any more
                 llm.llm_engine.abort_request(list(waiting))
 
-    def _fill(
-        self, llm: LLM, waiting: dict[str, CaptionRequest], upcoming: Iterator[Drawn], limit: int
-    ) -> Iterator[Caption]:
+    def _fill(self, llm: LLM, waiting: dict[str, int], upcoming: Iterator[Drawn], limit: int) -> Iterator[Caption]:
         """Asks until `limit` requests are waiting; yields what cannot be asked."""
         from vllm.exceptions import VLLMClientError
 
         while len(waiting) < limit and (drawn := next(upcoming, None)) is not None:
-            request = drawn.request
+            window = drawn.request.window
             if drawn.error:
-                yield Caption(request.window, "", "failed", drawn.error)
+                yield Caption(window, "", "failed", drawn.error)
                 continue
             try:
                 with self._living():
-                    waiting[self._ask(llm, drawn)] = request
+                    waiting[self._ask(llm, drawn)] = window
             except (VLLMClientError, ValueError, OSError) as error:
-                yield Caption(request.window, "", "failed", f"vLLM refused the request: {_words(error)}")
+                yield Caption(window, "", "failed", f"vLLM refused the request: {_words(error)}")
 
     def _ask(self, llm: LLM, drawn: Drawn) -> str:
         """Puts a window to the model; returns the number by which its output will be known."""
@@ -284,20 +282,20 @@ class VLLM(Multimodal):
             structured_outputs=held_to,
         )
 
-    def _caption(self, request: CaptionRequest, output: RequestOutput) -> Caption:
+    def _caption(self, window: int, output: RequestOutput) -> Caption:
         answer = output.outputs[0]
         written, allowed = len(answer.token_ids), self.settings.sampling.max_tokens
         if answer.finish_reason == "stop":
-            return Caption(request.window, answer.text)
+            return Caption(window, answer.text)
         if answer.finish_reason == "repetition":
-            return Caption(request.window, answer.text, "repeated", "vLLM stopped it for repeating itself")
+            return Caption(window, answer.text, "repeated", "vLLM stopped it for repeating itself")
         if answer.finish_reason != "length":
-            return Caption(request.window, "", "failed", f"vLLM ended it with '{answer.finish_reason}'")
+            return Caption(window, "", "failed", f"vLLM ended it with '{answer.finish_reason}'")
         if written >= allowed:
-            return Caption(request.window, answer.text, "truncated", f"cut off after {written} tokens")
+            return Caption(window, answer.text, "truncated", f"cut off after {written} tokens")
         read = len(output.prompt_token_ids or ())
         room = f"the model's context (max_model_len) was full after {read} tokens read and {written} written"
-        return Caption(request.window, "", "failed", room)
+        return Caption(window, "", "failed", room)
 
     @contextmanager
     def _living(self) -> Iterator[None]:

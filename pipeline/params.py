@@ -109,7 +109,7 @@ class Caption(Section):
     max_failed_share: Fraction = 0.05
     attempts: Positive = 3  # how often a window is asked for while its caption is bad
     output: Literal["text", "json"] = "text"
-    template: str | None = None  # file of the prompt; null: pipeline/prompts/<dataset>.txt
+    template: str | None = None  # file of the prompt, or folder of <dataset>.txt; null: the package's own folder
     constant: str = "A sequence of fields on a grid."
     shuffle: str = "narrator"  # `captioner: shuffled`: whose captions are permuted
     picture: Picture = Picture()

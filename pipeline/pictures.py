@@ -18,7 +18,7 @@ import re
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -121,7 +121,7 @@ def draw(request: CaptionRequest, settings: Picture) -> tuple[bytes, ...]:
     return tuple(_picture(board, levels[group], [labels[frame] for frame in group]) for group in groups)
 
 
-def drawn_ahead(requests: Iterable[CaptionRequest], settings: Picture, workers: int) -> Iterator[Drawn]:
+def drawn_ahead(requests: Iterable[CaptionRequest], settings: Picture, workers: int) -> Generator[Drawn, None, None]:
     """Draws in `workers` processes and yields in order, AHEAD windows a worker ahead of what is taken.
 
     `requests`, all of one record, are read lazily; closing the generator ends the processes. A window that

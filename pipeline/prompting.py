@@ -1,12 +1,9 @@
 """Prompt templates: what a model is told beside the pictures.
 
-A template is a text file with `$name` placeholders, one a data set: `pipeline/prompts/<dataset>.txt`, or
-`default.txt` for data sets without one, or the file named in `caption.template`. What is filled in comes from
-the record's description and the input frames' time stamps alone, as plain text: in it, neither `$` nor markup
-means anything.
-
-The templates that come along leave `$statistics` out: mean and standard deviation shift a little with the stride,
-and a prompt that changes has every window captioned again. The ends of the colour scales are round for that reason.
+A template is a text file with `$name` placeholders: `caption.template`, or if that is a folder (by default the
+package's own) `<dataset>.txt` in it, or `default.txt` for data sets without one. What is filled in comes from the
+record's description and the input frames' time stamps alone, as plain text: in it, neither `$` nor markup means
+anything.
 """
 
 from __future__ import annotations
@@ -96,16 +93,15 @@ def load(settings: CaptionParams, dataset: str) -> Template:
 
 def _read(chosen: str | None, dataset: str) -> tuple[str, str]:
     """Name and text of the template's file."""
-    if chosen is None:
-        folder = resources.files("pipeline") / "prompts"
-        name = f"{dataset}.txt" if (folder / f"{dataset}.txt").is_file() else "default.txt"
-        return f"pipeline/prompts/{name}", (folder / name).read_text(encoding="utf-8")
+    path = Path(chosen or str(resources.files("pipeline") / "prompts"))
+    if path.is_dir():
+        path = path / (f"{dataset}.txt" if (path / f"{dataset}.txt").is_file() else "default.txt")
     try:
-        return f"caption.template {chosen}", Path(chosen).read_text(encoding="utf-8")
+        return f"caption.template {path}", path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"caption.template {chosen} cannot be read: {error.strerror}") from None
+        raise UserError(f"caption.template {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UserError(f"caption.template {chosen} is not a text file in UTF-8") from None
+        raise UserError(f"caption.template {path} is not a text file in UTF-8") from None
 
 
 @lru_cache(maxsize=8)

@@ -216,6 +216,7 @@ def _dependencies(stage: str, params: dict[str, Any]) -> set[str]:
     """The stage's dependencies in dvc.yaml with the chosen names put in; a matrix stage's for all its items."""
     pipeline = YAML(typ="safe", pure=True).load(Path("dvc.yaml").read_text())
     values = {name: [params[name]] for name in ("dataset", "captioner", "teacher")}
+    values |= {"caption.template": [params["caption"]["template"]]}
     values |= {"caption.shuffle": [params["caption"]["shuffle"]]}
     values |= {"item.student": params["students"], "item.method": params["methods"]}
     found = set()

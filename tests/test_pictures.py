@@ -215,7 +215,7 @@ def test_closing_ends_the_workers_and_no_request_starts_none() -> None:
     drawn = pictures.drawn_ahead((request(w, description) for w in range(10**6)), Picture(pixels=32), workers=1)
     next(drawn)
     assert len(multiprocessing.active_children()) == 1
-    drawn.close()  # type: ignore[attr-defined]
+    drawn.close()
     assert not multiprocessing.active_children()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 from pipeline import pictures, prompting
@@ -52,7 +52,7 @@ class Multimodal(Captioner):
     def shown(self, request: CaptionRequest) -> Shown:
         return Shown(self.prompt_for(request), pictures.draw(request, self.settings.picture))
 
-    def drawn(self, requests: Iterable[CaptionRequest]) -> Iterator[Drawn]:
+    def drawn(self, requests: Iterable[CaptionRequest]) -> Generator[Drawn, None, None]:
         """The requests in their order, each with its pictures or what kept them from being drawn.
 
         Worker processes draw a few windows ahead, so that a model never waits for pictures.

@@ -91,7 +91,7 @@ class OpenAI(Multimodal):
         """One caption a request, as they come. See the class for what raises."""
         taken = Taken(requests)
         given = 0
-        with event_loop() as loop, _connected(self, loop) as talk, closing(self.drawn(taken)) as drawn:  # type: ignore[type-var]
+        with event_loop() as loop, _connected(self, loop) as talk, closing(self.drawn(taken)) as drawn:
             jobs = (talk.caption(each) for each in takewhile(lambda _: talk.gate.trouble is None, drawn))
             with closing(as_finished(loop, jobs, 2 * self.settings.openai.in_flight)) as captions:
                 for caption in captions:

@@ -16,7 +16,7 @@ import os
 import subprocess
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from itertools import chain
@@ -158,14 +158,16 @@ class VLLM(Multimodal):
         first = next(iterator, None)
         if first is None:
             return
-        if self._llm is None:
-            self._llm = self._started(first)
-            self._guard = _guard_engine()
-        begun = time.monotonic()
-        try:
-            yield from self._answers(self._llm, self.drawn(chain([first], iterator)))
-        finally:
-            self._tally.seconds += time.monotonic() - begun
+        with closing(self.drawn(chain([first], iterator))) as drawn:
+            upcoming = chain([next(drawn)], drawn)  # drawing starts now, while the engine takes half a minute to
+            if self._llm is None:
+                self._llm = self._started(first)
+                self._guard = _guard_engine()
+            begun = time.monotonic()
+            try:
+                yield from self._answers(self._llm, upcoming)
+            finally:
+                self._tally.seconds += time.monotonic() - begun
 
     def close(self) -> str:
         self._end()

@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import formatdate
@@ -55,7 +55,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Asking(OpenAI):
     """Shows its window's number instead of a drawn picture, to spare the processes that draw."""
 
-    def drawn(self, requests: Iterable[CaptionRequest]) -> Iterator[Drawn]:
+    def drawn(self, requests: Iterable[CaptionRequest]) -> Generator[Drawn, None, None]:
         for request in requests:
             yield Drawn(request, (f"window {request.window}".encode(),))
 
@@ -207,7 +207,7 @@ def test_drawn_pictures_arrive_as_png_one_for_each_frame_of_a_video() -> None:
 
 def test_a_window_that_cannot_be_drawn_costs_its_row_and_no_request() -> None:
     class Half(Asking):
-        def drawn(self, requests: Iterable[CaptionRequest]) -> Iterator[Drawn]:
+        def drawn(self, requests: Iterable[CaptionRequest]) -> Generator[Drawn, None, None]:
             for drawn in super().drawn(requests):
                 yield drawn if drawn.request.window % 2 else Drawn(drawn.request, (), "NaN in it")
 

@@ -330,14 +330,15 @@ def test_an_engine_and_a_process_that_are_shot_lose_no_finished_caption(
     YAML().dump(tree, Path("params.yaml"))
 
     with stage(tmp_path / "first.txt") as process:
-        kept = wait_for_answers(process, 20)
+        kept = held_after_answers(process, 20)
         engine_of(process).kill()
+        process.send_signal(signal.SIGCONT)
         assert process.wait(timeout=120) == 1
     assert "caption: error: vLLM's engine died" in (tmp_path / "first.txt").read_text()
     assert "Traceback" not in sentences(tmp_path / "first.txt")
 
     with stage(tmp_path / "second.txt") as process:
-        kept = wait_for_answers(process, kept + 20)
+        kept = held_after_answers(process, kept + 20)
         left = psutil.Process(process.pid).children(recursive=True)
         assert engine_of(process) in left
         process.kill()
@@ -392,13 +393,15 @@ def answers() -> int:
         return int(database.execute("SELECT count(*) FROM answer").fetchone()[0]) if tables else 0
 
 
-def wait_for_answers(process: subprocess.Popen[bytes], count: int, seconds: float = 240) -> int:
+def held_after_answers(process: subprocess.Popen[bytes], count: int, seconds: float = 240) -> int:
+    """Waits for so many answers and stops the stage where it is, so that it cannot finish before it is shot."""
     end = time.monotonic() + seconds
     while (found := answers()) < count:
         assert process.poll() is None, "the stage ended too soon"
         assert time.monotonic() < end, f"{found} answers after {seconds:.0f} s"
-        time.sleep(0.05)
-    return found
+        time.sleep(0.02)
+    process.send_signal(signal.SIGSTOP)
+    return answers()
 
 
 def sentences(log: Path) -> str:

@@ -6,6 +6,7 @@ One HTML page without outside resources. Prompts and captions may hold anything 
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -21,6 +22,8 @@ from pipeline.errors import UserError
 from pipeline.params import Picture
 from pipeline.store import SPLITS, Store
 from pipeline.work import replacing
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def write(path: Path, store: Store, captioner: Captioner, count: int) -> None:
         cost = captioner.close()
     with replacing(path) as temporary:
         temporary.write_text(page(shown, captioner, store, cost), encoding="utf-8")
+    log.info("%d windows are on the page %s", len(shown), path)
 
 
 def entries(store: Store, captioner: Captioner, count: int) -> list[Entry]:

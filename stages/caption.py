@@ -14,11 +14,13 @@ from pipeline.preview import write as write_preview
 from pipeline.stage import run
 from pipeline.store import Store
 
+NO_PREVIEW = -1  # 0 is a mistake, and must not caption all
 
-def main(params: Params, preview: int = 0) -> None:
+
+def main(params: Params, preview: int = NO_PREVIEW) -> None:
     captioner = CAPTIONERS.load(params.captioner)(params.caption, params.seed, params.dataset)
     store = Store(paths.STORE)
-    if preview:
+    if preview != NO_PREVIEW:
         write_preview(paths.PREVIEW, store, captioner, preview)
         return
     with Answers(params.runtime.answers) as answers:

@@ -132,3 +132,19 @@ def test_a_record_that_cannot_be_described_is_a_users_error() -> None:
     array[:] = np.full(array.shape, np.nan, dtype=np.float32)
     with pytest.raises(UserError, match=r"captioner 'narrator' failed on .* NaN or infinity"):
         caption.main(PARAMS)
+
+
+def test_a_preview_captions_only_its_windows_and_says_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    make_store(paths.STORE)
+    with caplog.at_level("INFO"):
+        caption.main(PARAMS, preview=2)
+    assert f"2 windows are on the page {paths.PREVIEW}" in caplog.text
+    assert paths.PREVIEW.read_text().count("<blockquote") == 2
+    assert not paths.CAPTIONS.exists()
+
+
+def test_a_preview_of_nothing_is_refused_and_captions_nothing() -> None:
+    make_store(paths.STORE)
+    with pytest.raises(UserError, match="--preview is 0"):
+        caption.main(PARAMS, preview=0)
+    assert not paths.CAPTIONS.exists()

@@ -6,10 +6,14 @@ allowed. Names of components (dataset, captioner, ...) are checked against the r
 
 from __future__ import annotations
 
+import datetime
+import itertools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from pipeline.errors import UserError
@@ -24,6 +28,44 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+SECRET_WORDS = ("key", "secret", "token", "password", "credential")  # in the name of an option
+HARMLESS = (None, "", "anon", "cloud", "google_default", "cache")  # values of such an option that give nothing away
+
+
+def _moment(value: Any) -> str:
+    """A year, month, day or time stamp as ISO 8601 text, as precise as it was given."""
+    if isinstance(value, datetime.datetime | datetime.date):  # YAML reads a bare date as such
+        return value.isoformat()
+    text = f"{value:04d}" if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or len(text) < 4:
+        raise ValueError("a year (1979), month (1979-06), day (1979-06-01) or time stamp is expected")
+    try:
+        np.datetime64(text)
+    except ValueError:
+        raise ValueError("a year (1979), month (1979-06), day (1979-06-01) or time stamp is expected") from None
+    return text
+
+
+Moment = Annotated[str, BeforeValidator(_moment)]
+
+
+def _start(moment: str) -> np.datetime64:
+    return np.datetime64(moment).astype("datetime64[ms]")
+
+
+def _end(moment: str) -> np.datetime64:
+    """What comes after the year, month, day or instant."""
+    return (np.datetime64(moment) + 1).astype("datetime64[ms]")
+
+
+def _leaves(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values of options at any depth."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+        else:
+            yield name, value
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, populate_by_name=True)
@@ -33,22 +75,95 @@ class Fetch(Section):
     """Where raw files come from. `source` is ignored by simulated data sets."""
 
     source: str | None = None  # folder, file, glob or fsspec URL
-    days: Annotated[int, Field(ge=30)] = 440  # simulated days kept
+    storage: dict[str, Any] = {}  # options of fsspec's file system: anon, endpoint_url, ...
+    checksums: str | None = None  # file or URL of published sums, as sha256sum, sha512sum or md5sum write them
+    years: tuple[int, int] | None = None  # first and last year that are copied; null: all
+    context: tuple[str, ...] = ()  # tables of weather, holidays, events: for the captioner's prompt alone
+    days: Annotated[int, Field(ge=30)] | None = None  # simulated days kept; null: the twin's own number
     spin_up_days: NonNegative = 100  # simulated days thrown away first
+
+    @field_validator("storage")
+    @classmethod
+    def _no_secrets(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """params.yaml is committed and shared: keys come from the environment or the cloud's own files."""
+        for name, value in _leaves(options):
+            if any(word in name.lower() for word in SECRET_WORDS) and value not in HARMLESS:
+                raise ValueError(f"'{name}' looks like a secret; keys belong in the environment, not in params.yaml")
+        return options
+
+    @field_validator("years")
+    @classmethod
+    def _in_order(cls, years: tuple[int, int] | None) -> tuple[int, int] | None:
+        if years and years[0] > years[1]:
+            raise ValueError("the first year comes after the last")
+        return years
+
+
+Period = tuple[Moment, Moment]  # both ends included, each a year, month, day or time stamp
 
 
 class Splits(Section):
-    """Fractions of the record, contiguous in time, in this order."""
+    """Fractions of the record, contiguous in time, in this order; or the first and last date of each."""
 
-    train: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    test: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    train: Annotated[float, Field(gt=0, lt=1)] | Period = 0.7
+    validation: Annotated[float, Field(gt=0, lt=1)] | Period = 0.15
+    test: Annotated[float, Field(gt=0, lt=1)] | Period = 0.15
+
+    @property
+    def fractions(self) -> tuple[float, float, float] | None:
+        """None where they are dates."""
+        train, validation, test = self.train, self.validation, self.test
+        if isinstance(train, float) and isinstance(validation, float) and isinstance(test, float):
+            return train, validation, test
+        return None
+
+    @property
+    def periods(self) -> dict[str, tuple[np.datetime64, np.datetime64]]:
+        """The first moment of each split and the one after its last; empty where they are fractions."""
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: (_start(pair[0]), _end(pair[1])) for name, pair in given.items() if isinstance(pair, tuple)}
 
     @model_validator(mode="after")
-    def _sum_to_one(self) -> Splits:
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"train + validation + test is {total:g}; it must be 1")
+    def _of_one_kind(self) -> Splits:
+        if self.fractions:
+            total = sum(self.fractions)
+            if abs(total - 1) > 1e-6:
+                raise ValueError(f"train + validation + test is {total:g}; it must be 1")
+            return self
+        periods = self.periods
+        if len(periods) < 3:
+            raise ValueError("train, validation and test must all be fractions or all be [first, last] dates")
+        for name, (start, end) in periods.items():
+            if start >= end:
+                raise ValueError(f"{name} ends before it starts")
+        for (first, (_, end)), (second, (start, _)) in itertools.combinations(
+            sorted(periods.items(), key=lambda item: item[1]), 2
+        ):
+            if start < end:
+                raise ValueError(f"{first} and {second} overlap; every date belongs to one split at most")
+        return self
+
+
+class Environments(Section):
+    """Which of a data set's environments may be learnt from: by name, or by ranges of their parameters.
+
+    A mapping chooses the environments all of whose named parameters lie in [low, high]. What neither key names
+    is seen, unless `seen` is given: then it is left out.
+    """
+
+    seen: tuple[str, ...] | dict[str, tuple[float, float]] | None = None
+    unseen: tuple[str, ...] | dict[str, tuple[float, float]] | None = None
+
+    @model_validator(mode="after")
+    def _apart(self) -> Environments:
+        if isinstance(self.seen, tuple) and isinstance(self.unseen, tuple):
+            both = [name for name in self.seen if name in self.unseen]
+            if both:
+                raise ValueError(f"environment '{both[0]}' is listed as seen and as unseen; it can be one of them")
+        for chosen in (self.seen, self.unseen):
+            for name, (low, high) in chosen.items() if isinstance(chosen, dict) else ():
+                if low > high:
+                    raise ValueError(f"{name}: [{low:g}, {high:g}] is empty; the lower end comes first")
         return self
 
 
@@ -60,6 +175,7 @@ class Ingest(Section):
     step: Positive = 2  # record frames between two frames of a window
     stride: Positive = 3  # record frames between the starts of two windows
     splits: Splits = Splits()
+    environments: Environments = Environments()
     missing: Literal["fail", "drop", "fill"] = "fail"  # NaN or infinity in the fields
     description: str = ""  # fixed words about the data set, for the captioner
     shard_megabytes: PositiveFloat = 50

@@ -32,6 +32,7 @@ Field = NDArray[np.float32]  # (time, latitude, longitude), physical units
 LAYERS = 8
 STEP_SECONDS = 1800
 FRAMES_PER_DAY = 4
+DAYS = 440  # simulated days kept, unless fetch.days says otherwise
 CHUNK_DAYS = 20  # simulated days between two saved states
 NOISE_KELVIN = 0.1  # of each temperature coefficient at the start; it breaks the symmetry between longitudes
 FIRST_FRAME = np.datetime64("2001-01-01T00", "ns")
@@ -72,7 +73,7 @@ class WeatherTwin(WeatherBench):
         The state is saved every 20 simulated days; a killed run goes on from there and ends in the same bytes.
         Raises UserError if `dinosaur` is not installed or the atmosphere is not lively.
         """
-        spin_up, days = self.settings.spin_up_days, self.settings.days
+        spin_up, days = self.settings.spin_up_days, self.settings.days or DAYS
         versions = [_version(package) for package in ("dinosaur", "jax", "jaxlib")]
         with Work("fetch", params=[spin_up, days, self.seed, versions], code=[__name__]) as work:
             atmosphere = Atmosphere()

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML, YAMLError
 
 from pipeline.errors import UserError
@@ -100,14 +110,18 @@ class Fetch(Section):
 
 
 Period = tuple[Moment, Moment]  # both ends included, each a year, month, day or time stamp
+Share = Annotated[
+    Annotated[float, Field(gt=0, lt=1), Tag("(fraction)")] | Annotated[Period, Tag("(dates)")],
+    Discriminator(lambda value: "(dates)" if isinstance(value, list | tuple) else "(fraction)"),
+]
 
 
 class Splits(Section):
     """Fractions of the record, contiguous in time, in this order; or the first and last date of each."""
 
-    train: Annotated[float, Field(gt=0, lt=1)] | Period = 0.7
-    validation: Annotated[float, Field(gt=0, lt=1)] | Period = 0.15
-    test: Annotated[float, Field(gt=0, lt=1)] | Period = 0.15
+    train: Share = 0.7
+    validation: Share = 0.15
+    test: Share = 0.15
 
     @property
     def fractions(self) -> tuple[float, float, float] | None:
@@ -144,6 +158,12 @@ class Splits(Section):
         return self
 
 
+Choice = Annotated[
+    Annotated[dict[str, tuple[float, float]], Tag("(ranges)")] | Annotated[tuple[str, ...], Tag("(names)")],
+    Discriminator(lambda value: "(ranges)" if isinstance(value, dict) else "(names)"),
+]
+
+
 class Environments(Section):
     """Which of a data set's environments may be learnt from: by name, or by ranges of their parameters.
 
@@ -151,8 +171,8 @@ class Environments(Section):
     is seen, unless `seen` is given: then it is left out.
     """
 
-    seen: tuple[str, ...] | dict[str, tuple[float, float]] | None = None
-    unseen: tuple[str, ...] | dict[str, tuple[float, float]] | None = None
+    seen: Choice | None = None
+    unseen: Choice | None = None
 
     @model_validator(mode="after")
     def _apart(self) -> Environments:
@@ -348,12 +368,14 @@ def parse(tree: dict[str, Any], source: str = "params") -> Params:
 
 
 def _sentence(source: str, problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    location = [str(part) for part in problem["loc"] if not str(part).startswith("(")]  # without a union's tags
+    key = ".".join(location) or "(top level)"
     if problem["type"] == "extra_forbidden":
         return f"{source}: unknown key '{key}'; allowed beside it: {', '.join(_siblings(problem['loc'][:-1]))}"
     if problem["type"] == "missing":
         return f"{source}: key '{key}' is missing"
-    return f"{source}: {key} = {problem['input']!r} is not allowed: {problem['msg']}"
+    given = "..." if key == "fetch.storage" else repr(problem["input"])  # it may hold a secret
+    return f"{source}: {key} = {given} is not allowed: {problem['msg']}"
 
 
 def _siblings(location: tuple[Any, ...]) -> list[str]:

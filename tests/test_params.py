@@ -41,7 +41,7 @@ def test_an_unknown_key_is_named_with_its_siblings() -> None:
 @pytest.mark.parametrize(
     ("section", "siblings"),
     [
-        ("fetch", "source, days, spin_up_days"),
+        ("fetch", "source, storage, checksums"),
         ("caption", "max_words, max_failed_share"),
         ("distill", "schedule, plateau_epochs"),
         ("runtime", "accelerator, dask_scheduler"),

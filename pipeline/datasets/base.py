@@ -13,11 +13,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from pipeline.datasets.netcdf3 import check_netcdf3_is_whole
 from pipeline.errors import UserError
 from pipeline.params import Fetch, Ingest
 
+NOMINAL_START = np.datetime64("2001-01-01T00", "ms")
 CHUNK_BYTES = 16e6  # of one Dask chunk, unless the file's own chunks are larger
 LARGEST_OWN_CHUNK_BYTES = 256e6  # beyond it a file's chunk is read in pieces, at the price of decoding it again
 
@@ -52,8 +54,49 @@ class DataSource(ABC):
 
         It holds the chosen variables in their order. Each has dims (time, latitude, longitude) or (time, y, x) in
         any order, coordinates for every dim, the attributes `units` and `long_name` where they are known, and
-        `source_files` as `join` sets it. Raises UserError, naming the file.
+        `source_files` as `join` sets it. What else is known of the frames is set by `mark`. Raises UserError,
+        naming the file.
         """
+
+
+MARKS = ("segment", "split", "environment", "context")
+
+
+def mark(
+    data: xr.Dataset,
+    segment: Sequence[int] | NDArray[np.integer] | None = None,
+    split: Sequence[str] | None = None,
+    environment: Sequence[str] | None = None,
+    context: Sequence[str] | None = None,
+    environments: Mapping[str, Mapping[str, float]] | None = None,
+    notes: Sequence[str] = (),
+) -> xr.Dataset:
+    """`data` with what a source knows of its frames, one value for each along time.
+
+    segment: frames of different numbers never share a window, such as those of two simulations.
+    split: "train", "validation", "test" or "" (in none), where the data set itself decides.
+    environment: the name of the one a frame was made in; `environments` has the parameters of each.
+    context: words about the frame's time that were known at that time, for the captioner alone.
+    notes: sentences on what was repaired or left out, for the log and the summary; added to earlier ones.
+    """
+    given = {"segment": segment, "split": split, "environment": environment, "context": context}
+    arrays = {name: ("time", np.asarray(values)) for name, values in given.items() if values is not None}
+    attributes: dict[str, Any] = {"notes": [*data.attrs.get("notes", []), *notes]}
+    if environments is not None:
+        attributes["environments"] = {name: dict(parameters) for name, parameters in environments.items()}
+    return data.assign_coords(arrays).assign_attrs(attributes)
+
+
+def nominal_times(lengths: Sequence[int], milliseconds: int) -> NDArray[np.datetime64]:
+    """(sum of lengths,) datetime64[ms]: time stamps for runs that have no calendar.
+
+    Frames of a run are `milliseconds` apart, one run begins where the one before it has ended and one frame more
+    is left out, so that no two runs look like one.
+    """
+    steps = np.full(sum(lengths), milliseconds, dtype=np.int64)
+    starts = np.cumsum([0, *lengths])[1:-1]
+    steps[starts[starts < len(steps)]] *= 2
+    return NOMINAL_START + (np.cumsum(steps) - milliseconds).astype("timedelta64[ms]")
 
 
 def open_file(path: Path) -> xr.Dataset:

@@ -81,6 +81,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, populate_by_name=True)
 
 
+class Fires(Section):
+    """What `dataset: fire_twin` simulates."""
+
+    seen: Positive = 12  # environments within the moderate range of heat release
+    unseen: NonNegative = 4  # environments with larger fires
+    simulations: Positive = 3  # of each environment
+    seconds: Annotated[int, Field(ge=10)] = 240  # of each simulation, from the ignition on
+
+
 class Fetch(Section):
     """Where raw files come from. `source` is ignored by simulated data sets."""
 
@@ -91,6 +100,7 @@ class Fetch(Section):
     context: tuple[str, ...] = ()  # tables of weather, holidays, events: for the captioner's prompt alone
     days: Annotated[int, Field(ge=30)] | None = None  # simulated days kept; null: the twin's own number
     spin_up_days: NonNegative = 100  # simulated days thrown away first
+    fire: Fires = Fires()
 
     @field_validator("storage")
     @classmethod

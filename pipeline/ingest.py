@@ -30,10 +30,11 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import splits, store
-from pipeline.datasets.base import file_at
+from pipeline.datasets.base import MARKS, file_at
 from pipeline.errors import UserError
 from pipeline.moments import Moments
 from pipeline.params import Ingest
+from pipeline.planning import Marks, Plan, planned
 from pipeline.progress import progress
 from pipeline.work import replacing
 
@@ -53,18 +54,9 @@ class Record:
     fields: dict[str, xr.DataArray]  # (time, latitude, longitude) or (time, y, x), float32
     variables: tuple[store.Variable, ...]
     grid: store.Grid
-    seconds: NDArray[np.int64]  # (time,) since 1970-01-01
+    times: NDArray[np.datetime64]  # (time,) datetime64[s], or [ms] where a frame is not on a whole second
+    marks: Marks
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Where the windows lie, and which frames the training windows read."""
-
-    segment: NDArray[np.int32]
-    frame_seconds: int
-    windows: store.Windows
-    training: NDArray[np.bool_]  # (time,)
 
 
 @dataclass(frozen=True)
@@ -90,12 +82,12 @@ def ingest(
     must see the raw files and `folder` under the same paths; without one, threads of this process do the work.
     """
     record = checked(raw)
-    plan = planned(record.seconds, settings)
+    plan = planned(record.times, record.marks, settings)
     path = folder / STORE
     if not path.exists():
         with replacing(path) as temporary:
             span = splits.span_of(settings.t_in + settings.t_out, settings.step)
-            store.create(temporary, record.variables, record.grid, record.seconds, span, settings.shard_megabytes)
+            store.create(temporary, record.variables, record.grid, record.times, span, settings.shard_megabytes)
     with workers(scheduler) as (executor, at_once):
         merged = write(record, plan.training, folder, executor, at_once)
     kept, dropped = _treat_missing(record, plan, merged, settings, path)
@@ -103,7 +95,7 @@ def ingest(
     text = store.Description(
         record.variables, record.grid, statistics, plan.frame_seconds, time_stamps, settings.description or description
     )
-    store.describe(zarr.open_group(path, mode="r+", use_consolidated=False), text, plan.segment, kept, settings.stride)
+    store.describe(zarr.open_group(path, mode="r+", use_consolidated=False), text, plan.frames, kept, settings.stride)
     return _summary(record, plan, kept, statistics, merged, dropped, settings)
 
 
@@ -119,8 +111,22 @@ def checked(raw: xr.Dataset) -> Record:
         raw = _ascending(raw, dim, notes)
     fields = {str(name): data.transpose("time", *dims) for name, data in raw.data_vars.items()}
     variables = tuple(_variable(name, data, notes) for name, data in fields.items())
-    grid = store.Grid(dims, raw[dims[0]].values.astype(np.float64), raw[dims[1]].values.astype(np.float64))
-    return Record(fields, variables, grid, _seconds(first), tuple(notes))
+    y, x = (raw[dim].values.astype(np.float64) for dim in dims)
+    grid = store.Grid(dims, y, x, str(raw["x"].attrs.get("units", "")) if dims == ("y", "x") else "")
+    return Record(fields, variables, grid, _times(first), _marks(raw), (*raw.attrs.get("notes", ()), *notes))
+
+
+def _marks(raw: xr.Dataset) -> Marks:
+    given: dict[str, Any] = {name: raw[name].values for name in MARKS if name in raw.coords}
+    if "environment" in given:
+        unknown = sorted(set(given["environment"]) - set(raw.attrs.get("environments", {})))
+        if unknown:
+            raise UserError(f"environment '{unknown[0]}' has no parameters; those that have: {_known(raw)}")
+    return Marks(**given, environments=raw.attrs.get("environments", {}))
+
+
+def _known(raw: xr.Dataset) -> str:
+    return ", ".join(raw.attrs.get("environments", {})) or "none"
 
 
 def _ascending(raw: xr.Dataset, dim: str, notes: list[str]) -> xr.Dataset:
@@ -148,48 +154,37 @@ def _variable(name: str, data: xr.DataArray, notes: list[str]) -> store.Variable
     return store.Variable(name, units, str(data.attrs.get("long_name") or name), standard_name)
 
 
-def _seconds(data: xr.DataArray) -> NDArray[np.int64]:
-    """The time stamps as whole seconds; raises UserError unless they ascend."""
+def _times(data: xr.DataArray) -> NDArray[np.datetime64]:
+    """The time stamps in seconds, or in milliseconds if they need it; raises UserError unless they ascend."""
     times = data["time"].values
     if np.isnat(times).any():
         raise UserError(f"the time stamp of frame {int(np.argmax(np.isnat(times)))} is missing (NaT)")
-    seconds = times.astype("datetime64[s]")
-    if (seconds != times).any():
-        at = int(np.argmax(seconds != times))
+    exact = times.astype("datetime64[ms]")
+    if (exact != times).any():
+        at = int(np.argmax(exact != times))
         raise UserError(
-            f"the time stamp {times[at]} of frame {at} is not a whole second; the store needs whole seconds"
+            f"the time stamp {times[at]} of frame {at} is finer than a millisecond, which the store has not"
         )
-    steps = np.diff(seconds.astype(np.int64))
+    steps = np.diff(exact.astype(np.int64))
     if (steps <= 0).any():
         at = int(np.argmax(steps <= 0))
-        what = "is repeated" if steps[at] == 0 else f"is followed by the earlier {seconds[at + 1]}"
+        what = "is repeated" if steps[at] == 0 else f"is followed by the earlier {_shortest(exact)[at + 1]}"
         raise UserError(
-            f"the time stamp {seconds[at]} {what} at frame {at + 1}{_where(data, at + 1)}; time stamps must ascend"
+            f"the time stamp {_shortest(exact)[at]} {what} at frame {at + 1}{_where(data, at + 1)}; "
+            "time stamps must ascend"
         )
-    return seconds.astype(np.int64)
+    return _shortest(exact)
+
+
+def _shortest(times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
+    """datetime64[s] if that loses nothing."""
+    seconds = times.astype("datetime64[s]")
+    return seconds if (seconds == times).all() else times
 
 
 def _where(data: xr.DataArray, frame: int) -> str:
     file = file_at(data, frame)
     return f" (file {file})" if file else ""
-
-
-# ---- the plan: windows and splits
-
-
-def planned(seconds: NDArray[np.int64], settings: Ingest) -> Plan:
-    """Segments, blocks and windows; raises UserError if a split would have no window."""
-    count = settings.t_in + settings.t_out
-    span = splits.span_of(count, settings.step)
-    fractions = (settings.splits.train, settings.splits.validation, settings.splits.test)
-    parts = splits.blocks(len(seconds), span, fractions)
-    segment, frame_seconds = splits.segments(seconds)
-    start, split = splits.windows(segment, parts, span, settings.stride)
-    splits.check_every_split(split, segment, span)
-    training = splits.frames_read(start[split == 0], count, settings.step, len(seconds))
-    return Plan(
-        segment, frame_seconds, store.Windows(start, split, settings.t_in, settings.t_out, settings.step), training
-    )
 
 
 # ---- writing
@@ -217,7 +212,7 @@ def write(record: Record, training: NDArray[np.bool_], folder: Path, executor: E
     """Writes the shards that are missing, a bounded number at once, and merges their moments in order."""
     path = (folder / STORE).absolute()
     names = list(record.fields)
-    frames = len(record.seconds)
+    frames = len(record.times)
     rows = store.rows_per_shard(store.array(zarr.open_group(path, mode="r"), names[0]))
     total = -(-frames // rows)
     merged = _resumed(folder, path, names, record, total)
@@ -288,7 +283,7 @@ def _write_shard(
 def _resumed(folder: Path, path: Path, names: list[str], record: Record, total: int) -> Merged:
     """The last checkpoint, if the shards it speaks of are all there; else nothing done."""
     shape = (len(names), *record.grid.shape)
-    fresh = Merged(0, Moments.none(shape), np.zeros((len(names), len(record.seconds)), np.int64))
+    fresh = Merged(0, Moments.none(shape), np.zeros((len(names), len(record.times)), np.int64))
     if not (folder / CHECKPOINT).exists():
         return fresh
     with np.load(folder / CHECKPOINT, allow_pickle=False) as saved:
@@ -338,7 +333,7 @@ def _missing_sentence(record: Record, missing: NDArray[np.int64], path: Path) ->
     row, column = np.argwhere(~np.isfinite(values))[0]
     grid = record.grid
     place = f"{grid.dims[0]} {grid.y[row]:g}, {grid.dims[1]} {grid.x[column]:g}"
-    time = record.seconds[frame].astype("datetime64[s]")
+    time = record.times[frame]
     return (
         f"{name} has {counts.sum()} NaN or infinite values in {(counts > 0).sum()} of {len(counts)} frames, the first "
         f"at {time}, {place}{_where(record.fields[name], frame)}; ingest.missing = fail stops here, drop leaves out "
@@ -352,7 +347,7 @@ def _without_missing(plan: Plan, bad: NDArray[np.bool_]) -> tuple[store.Windows,
     keep = ~bad[splits.frames_of(windows.start, count, windows.step)].any(axis=1)
     kept = replace(windows, start=windows.start[keep], split=windows.split[keep])
     reason = f", and {(~keep).sum()} windows were dropped for missing values (ingest.missing = drop)"
-    splits.check_every_split(kept.split, plan.segment, splits.span_of(count, windows.step), reason)
+    splits.check_every_split(kept.split, plan.frames.segment, splits.span_of(count, windows.step), reason)
     return kept, int((~keep).sum())
 
 
@@ -363,7 +358,7 @@ def _fill(record: Record, merged: Merged, path: Path) -> None:
         array = store.array(group, name)
         last = _climatology(merged.moments, index)
         rows = store.rows_per_shard(array)
-        for start in range(0, len(record.seconds), rows):
+        for start in range(0, len(record.times), rows):
             values = np.asarray(array[start : start + rows])
             if np.isfinite(values).all():
                 last = values[-1]
@@ -397,6 +392,22 @@ def _climatology(moments: Moments, index: int) -> NDArray[np.float32]:
     return np.where(of_field.count > 0, of_field.mean, mean).astype(np.float32)
 
 
+def _environment_summary(plan: Plan, kept: store.Windows) -> dict[str, Any]:
+    """Windows by environment and split, where the record has environments."""
+    if plan.frames.environment is None:
+        return {}
+    of_window = plan.frames.environment[kept.start]
+    return {
+        "environments": {
+            environment.name: {
+                "seen": environment.seen,
+                **{name: int((of_window[kept.of(name)] == number).sum()) for name in store.SPLITS},
+            }
+            for number, environment in enumerate(plan.frames.environments)
+        }
+    }
+
+
 def _summary(
     record: Record,
     plan: Plan,
@@ -408,13 +419,14 @@ def _summary(
 ) -> dict[str, Any]:
     missing = {name: int(count) for name, count in zip(record.fields, merged.missing.sum(axis=1), strict=True)}
     return {
-        "frames": len(record.seconds),
+        "frames": len(record.times),
         "training_frames": int(plan.training.sum()),
-        "first": str(record.seconds[0].astype("datetime64[s]")),
-        "last": str(record.seconds[-1].astype("datetime64[s]")),
+        "first": str(record.times[0]),
+        "last": str(record.times[-1]),
         "frame_seconds": plan.frame_seconds,
-        "segments": int(plan.segment[-1]) + 1,
+        "segments": int(plan.frames.segment[-1]) + 1,
         "windows": {name: len(kept.of(name)) for name in store.SPLITS},
+        **_environment_summary(plan, kept),
         "missing": {"policy": settings.missing, "values": missing, "windows_dropped": dropped},
         "variables": {
             variable.name: {"units": variable.units, "mean": float(mean), "std": float(std)}

@@ -1,12 +1,18 @@
-"""Where windows may lie: segments without a gap in time, blocks for the splits, and the windows in them.
+"""Where windows may lie: segments without a gap in time, the split of every frame, and the windows in them.
 
 Pure numpy. A window spans `(t_in + t_out - 1) * step + 1` frames of the record. It lies in one segment and in
-one block, so it never crosses a gap or a split.
+one split, so it never crosses a gap, a simulation or a split.
+
+The split of each frame is its position in `SPLITS`, or `NONE` for frames that are left out. It is decided by
+fractions of the record (`by_fractions`), by dates (`by_dates`), by whole simulations (`by_simulation`), or by
+the data set itself (`by_name`).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +21,8 @@ from numpy.typing import NDArray
 from pipeline.errors import UserError
 from pipeline.store import SPLITS
 
-Block = tuple[int, int]  # first frame, one past the last frame
+NONE = -1
+TRAIN, VALIDATION, TEST = range(3)
 
 
 def span_of(frames: int, step: int) -> int:
@@ -23,22 +30,27 @@ def span_of(frames: int, step: int) -> int:
     return (frames - 1) * step + 1
 
 
-def segments(seconds: NDArray[np.int64]) -> tuple[NDArray[np.int32], int]:
-    """(time,) number of the segment each frame lies in, and the record's spacing in seconds.
+def segments(
+    milliseconds: NDArray[np.int64], marked: NDArray[np.integer] | None = None
+) -> tuple[NDArray[np.int32], int]:
+    """(time,) number of the segment each frame lies in, and the record's spacing in milliseconds.
 
-    The spacing is the most frequent one (the smallest of several); where another occurs, a new segment starts.
-    `seconds` ascend and are at least two.
+    The spacing is the most frequent one (the smallest of several); where another occurs, or the source's own
+    mark changes, a new segment starts. `milliseconds` ascend and are at least two.
     """
-    spacing = np.diff(seconds)
+    spacing = np.diff(milliseconds)
     values, counts = np.unique(spacing, return_counts=True)
     usual = int(values[np.argmax(counts)])
-    return np.concatenate([[0], np.cumsum(spacing != usual)]).astype(np.int32), usual
+    begins = spacing != usual
+    if marked is not None:
+        begins |= np.diff(marked) != 0
+    return np.concatenate([[0], np.cumsum(begins)]).astype(np.int32), usual
 
 
-def blocks(frames: int, span: int, fractions: tuple[float, float, float]) -> tuple[Block, Block, Block]:
-    """Training, validation and test: contiguous in time, in this order, `span` frames left out between them.
+def by_fractions(frames: int, span: int, fractions: tuple[float, float, float]) -> NDArray[np.int8]:
+    """(time,) training, validation and test: contiguous in time, in this order, `span` frames left out between them.
 
-    The fractions are of the frames that remain without those two gaps. Raises UserError if a block would be
+    The fractions are of the frames that remain without those two gaps. Raises UserError if a part would be
     shorter than one window.
     """
     needed = frames_needed(span, fractions)
@@ -47,10 +59,9 @@ def blocks(frames: int, span: int, fractions: tuple[float, float, float]) -> tup
             f"the record has {frames} frames; one window of {span} frames in each of train, validation and test, "
             f"with {span} frames left out between them, needs at least {needed}"
         )
-    train, validation, _ = _lengths(frames - 2 * span, fractions)
-    validation_start = train + span
-    test_start = validation_start + validation + span
-    return (0, train), (validation_start, validation_start + validation), (test_start, frames)
+    lengths = _lengths(frames - 2 * span, fractions)
+    pieces = [(TRAIN, lengths[0]), (NONE, span), (VALIDATION, lengths[1]), (NONE, span), (TEST, lengths[2])]
+    return np.concatenate([np.full(length, split, np.int8) for split, length in pieces])
 
 
 def frames_needed(span: int, fractions: tuple[float, float, float]) -> int:
@@ -61,21 +72,73 @@ def frames_needed(span: int, fractions: tuple[float, float, float]) -> int:
     return usable + 2 * span
 
 
-def windows(
-    segment: NDArray[np.int32], parts: tuple[Block, ...], span: int, stride: int
-) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """(window,) first frame and split (its position in `parts`) of every window, in order of time.
+def by_dates(
+    times: NDArray[np.datetime64], span: int, periods: Mapping[str, tuple[np.datetime64, np.datetime64]]
+) -> NDArray[np.int8]:
+    """(time,) the split whose period [first, end) holds the frame. Periods do not overlap.
 
-    Within each block, each run of frames of one segment holds windows from its first frame on, `stride` apart.
+    Where one split follows another at once, the last frames of the earlier one are left out, so that at least
+    `span` frames lie between them: a test year stays whole. Raises UserError if a period holds no frame.
     """
-    starts: list[NDArray[np.int64]] = []
-    splits: list[NDArray[np.int8]] = []
-    for number, (first, end) in enumerate(parts):
-        for start, stop in _runs(segment, first, end):
-            found = np.arange(start, stop - span + 1, stride, dtype=np.int64)
-            starts.append(found)
-            splits.append(np.full(len(found), number, dtype=np.int8))
-    return np.concatenate(starts), np.concatenate(splits)
+    split = np.full(len(times), NONE, np.int8)
+    for name, (first, end) in periods.items():
+        inside = (times >= first) & (times < end)
+        if not inside.any():
+            raise UserError(
+                f"ingest.splits.{name} from {first} up to {end} holds no frame of the record, "
+                f"which goes from {times[0]} to {times[-1]}"
+            )
+        split[inside] = SPLITS.index(name)
+    given = np.flatnonzero(split != NONE)
+    for before, after in itertools.pairwise(given):
+        if split[before] != split[after]:
+            split[max(0, after - span) : after] = NONE
+    return split
+
+
+def by_simulation(
+    simulation: NDArray[np.integer],
+    seen: NDArray[np.bool_],
+    unseen: NDArray[np.bool_],
+    fractions: tuple[float, float, float],
+) -> NDArray[np.int8]:
+    """(time,) whole simulations: unseen ones to test, seen ones shared out by the fractions, others left out.
+
+    simulation: (time,) their numbers from 0. seen, unseen: (simulation,). Each seen one in turn goes to the split
+    that is furthest behind its share, which spreads every split evenly over their order, that is over the
+    environments.
+    """
+    chosen = np.where(unseen, TEST, NONE).astype(np.int8)
+    behind = np.zeros(len(SPLITS))
+    for number in np.flatnonzero(seen):
+        behind += fractions
+        chosen[number] = np.argmax(behind)
+        behind[chosen[number]] -= 1
+    return chosen[simulation]
+
+
+def by_name(names: Sequence[str] | NDArray[Any]) -> NDArray[np.int8]:
+    """(time,) the splits as the data set names them; "" is none. Raises UserError for another name."""
+    known: dict[str, int] = {"": NONE} | {name: number for number, name in enumerate(SPLITS)}
+    found, inverse = np.unique(np.asarray(names), return_inverse=True)
+    foreign = [str(name) for name in found if str(name) not in known]
+    if foreign:
+        raise UserError(f"the data set names a split '{foreign[0]}'; allowed are {', '.join(SPLITS)}")
+    return np.array([known[str(name)] for name in found], np.int8)[inverse]
+
+
+def windows(
+    segment: NDArray[np.int32], split: NDArray[np.int8], span: int, stride: int
+) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """(window,) first frame and split of every window, in order of time.
+
+    Each run of frames of one segment and one split holds windows from its first frame on, `stride` apart.
+    """
+    edges = np.flatnonzero((np.diff(segment) != 0) | (np.diff(split) != 0)) + 1
+    runs = zip([0, *edges], [*edges, len(segment)], strict=True)
+    starts = [np.arange(first, end - span + 1, stride, dtype=np.int64) for first, end in runs if split[first] != NONE]
+    start = np.concatenate(starts) if starts else np.empty(0, np.int64)
+    return start, split[start]
 
 
 def check_every_split(split: NDArray[np.int8], segment: NDArray[np.int32], span: int, reason: str = "") -> None:
@@ -115,9 +178,3 @@ def deranged(split: NDArray[np.int8], rng: np.random.Generator) -> NDArray[np.in
 def _lengths(usable: int, fractions: tuple[float, float, float]) -> tuple[int, int, int]:
     train, validation = (math.floor(usable * fraction + 1e-9) for fraction in fractions[:2])
     return train, validation, usable - train - validation
-
-
-def _runs(segment: NDArray[np.int32], first: int, end: int) -> list[Any]:
-    """The (start, stop) of each stretch of equal numbers in segment[first:end]."""
-    edges = first + 1 + np.flatnonzero(np.diff(segment[first:end]))
-    return list(zip([first, *edges], [*edges, end], strict=True))

@@ -5,8 +5,11 @@
     <variable> (time, latitude, longitude)           float32, physical units, one array per variable
         attributes units, long_name, training_mean, training_std
     <variable>_climatology, <variable>_climatology_std (latitude, longitude)   over the training frames
-    time (time) int64, seconds since 1970-01-01; latitude, longitude float64 (or y, x on a plane)
+    time (time) int64, seconds since 1970-01-01 (milliseconds where a frame is not on a whole second)
+    latitude, longitude float64 (or y, x on a plane)
     segment (time) int32                             frames of one number follow each other without a gap
+    environment (time) int32, where simulations have any: the position in the attribute `environments`
+    context (time) string, where anything is known:  words about the frame's time, for captioners alone
     window_start (window) int64, window_split (window) int8    the windows, numbered by position
     attributes t_in, t_out, step, stride, frame_seconds, time_stamps, description, ...
 
@@ -19,7 +22,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +31,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.errors import ZarrUserWarning
+from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 
 from pipeline.errors import UserError
 
@@ -43,6 +46,7 @@ TIME_ATTRIBUTES = {
     "calendar": "proleptic_gregorian",
     "axis": "T",
 }
+TIME_UNITS = {"datetime64[s]": "seconds", "datetime64[ms]": "milliseconds"}
 AXIS_ATTRIBUTES = {
     "latitude": {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"},
     "longitude": {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"},
@@ -73,6 +77,7 @@ class Grid:
     dims: tuple[str, str]
     y: NDArray[np.float64]  # (H,), ascending
     x: NDArray[np.float64]  # (W,)
+    units: str = ""  # of y and x on a plane, where they are known
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -121,6 +126,25 @@ class Description:
 
 
 @dataclass(frozen=True)
+class Environment:
+    """The conditions that some simulations of a record share."""
+
+    name: str
+    parameters: dict[str, float]
+    seen: bool  # False: held out, in the test split alone
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What is known of every frame beside its values and time stamp."""
+
+    segment: NDArray[np.int32]  # (time,)
+    environment: NDArray[np.int32] | None = None  # (time,) position in `environments`
+    environments: tuple[Environment, ...] = ()
+    context: NDArray[np.str_] | None = None  # (time,)
+
+
+@dataclass(frozen=True)
 class Windows:
     """The sample axis: window i starts at frame start[i]; its frames are `step` frames apart."""
 
@@ -160,8 +184,30 @@ class Store:
 
     @cached_property
     def times(self) -> NDArray[np.datetime64]:
-        """(time,) time stamps in UTC."""
-        return np.asarray(self.array("time")[:]).astype("datetime64[s]")
+        """(time,) time stamps in UTC, datetime64[s], or [ms] where a frame is not on a whole second."""
+        array = self.array("time")
+        unit = "ms" if str(array.attrs["units"]).startswith(TIME_UNITS["datetime64[ms]"]) else "s"
+        return np.asarray(array[:]).astype(f"datetime64[{unit}]")
+
+    @cached_property
+    def environments(self) -> tuple[Environment, ...]:
+        """Empty where the record has none."""
+        listed: Any = self.group.attrs.get("environments", [])
+        return tuple(Environment(**environment) for environment in listed)
+
+    @cached_property
+    def window_environment(self) -> NDArray[np.int32] | None:
+        """(window,) the position in `environments`; None where the record has none."""
+        if not self.environments:
+            return None
+        return np.asarray(self.array("environment")[:])[self.windows.start]
+
+    @cached_property
+    def context(self) -> NDArray[np.str_] | None:
+        """(time,) words about each frame's time, which were known then; None where nothing is known."""
+        if "context" not in self.group:
+            return None
+        return np.asarray(self.array("context")[:]).astype(np.str_)
 
     @cached_property
     def windows(self) -> Windows:
@@ -190,7 +236,7 @@ class Store:
                 )
                 for name, array in zip(names, arrays, strict=True)
             ),
-            grid=Grid((row, column), np.asarray(self.array(row)[:]), np.asarray(self.array(column)[:])),
+            grid=self._grid(row, column),
             statistics=Statistics(
                 mean=np.array([array.attrs["training_mean"] for array in arrays], dtype=np.float64),
                 std=np.array([array.attrs["training_std"] for array in arrays], dtype=np.float64),
@@ -202,6 +248,11 @@ class Store:
             text=str(attrs["description"]),
         )
 
+    def _grid(self, row: str, column: str) -> Grid:
+        y, x = self.array(row), self.array(column)
+        units = str(x.attrs.get("units", "")) if column == "x" else ""
+        return Grid((row, column), np.asarray(y[:]), np.asarray(x[:]), units)
+
     def frames(self, start: int, stop: int) -> NDArray[np.float32]:
         """(stop - start, C, H, W): consecutive frames of all variables, physical units."""
         return np.stack([np.asarray(self.array(v.name)[start:stop]) for v in self.description.variables], axis=1)
@@ -211,23 +262,25 @@ def create(
     path: Path,
     variables: Sequence[Variable],
     grid: Grid,
-    seconds: NDArray[np.int64],
+    times: NDArray[np.datetime64],
     rows_per_chunk: int,
     shard_megabytes: float,
 ) -> zarr.Group:
     """Creates the group at `path` with its coordinates and one empty array per variable, to be filled by shards.
 
-    seconds: (time,) since 1970-01-01 UTC. `describe` completes the store.
+    times: (time,) datetime64[s] or [ms], UTC. `describe` completes the store.
     """
     group = zarr.create_group(path, zarr_format=3)
-    write_array(group, "time", seconds, ("time",), TIME_ATTRIBUTES)
+    units = f"{TIME_UNITS[str(times.dtype)]} since 1970-01-01"
+    write_array(group, "time", times.astype(np.int64), ("time",), TIME_ATTRIBUTES | {"units": units})
+    on_a_plane = {"units": grid.units} if grid.units and not grid.geographic else {}
     for name, values in zip(grid.dims, (grid.y, grid.x), strict=True):
-        write_array(group, name, values.astype(np.float64), (name,), AXIS_ATTRIBUTES[name])
+        write_array(group, name, values.astype(np.float64), (name,), AXIS_ATTRIBUTES[name] | on_a_plane)
     for variable in variables:
         create_array(
             group,
             variable.name,
-            (len(seconds), *grid.shape),
+            (len(times), *grid.shape),
             "float32",
             ("time", *grid.dims),
             rows_per_chunk,
@@ -237,10 +290,8 @@ def create(
     return group
 
 
-def describe(
-    group: zarr.Group, description: Description, segment: NDArray[np.int32], windows: Windows, stride: int
-) -> None:
-    """Completes a store made by `create`: statistics, segments, windows and attributes. Can be repeated."""
+def describe(group: zarr.Group, description: Description, frames: Frames, windows: Windows, stride: int) -> None:
+    """Completes a store made by `create`: statistics, frames, windows and attributes. Can be repeated."""
     dims = description.grid.dims
     for index, variable in enumerate(description.variables):
         statistics = description.statistics
@@ -253,11 +304,42 @@ def describe(
         ):
             attributes = {"units": variable.units, "long_name": f"{variable.long_name}, training {what}"}
             write_array(group, f"{variable.name}_{suffix}", maps[index].astype(np.float32), dims, attributes)
-    write_array(group, "segment", segment, ("time",), {"long_name": "number of the stretch without a gap in time"})
+    _describe_frames(group, frames)
     write_array(group, "window_start", windows.start, ("window",), {"long_name": "first frame of the window"})
     write_array(group, "window_split", windows.split, ("window",), SPLIT_ATTRIBUTES)
-    group.attrs.put(_group_attributes(description, windows, stride))
+    of_group = _group_attributes(description, windows, stride)
+    if frames.environments:
+        of_group["environments"] = [asdict(environment) for environment in frames.environments]
+    group.attrs.put(of_group)
     consolidate(group)
+
+
+def _describe_frames(group: zarr.Group, frames: Frames) -> None:
+    long_name = {"long_name": "number of the stretch without a gap in time"}
+    write_array(group, "segment", frames.segment, ("time",), long_name)
+    if frames.environment is not None:
+        long_name = {"long_name": "position in the list of environments"}
+        write_array(group, "environment", frames.environment, ("time",), long_name)
+    if frames.context is not None:
+        _write_words(group, "context", frames.context, {"long_name": "what was known at the time, in words"})
+
+
+def _write_words(group: zarr.Group, name: str, words: NDArray[np.str_], attributes: dict[str, Any]) -> None:
+    """(time,) strings of any length, in one chunk, in place of any of that name."""
+    if name in group:
+        del group[name]
+    with warnings.catch_warnings():  # strings are not in the Zarr v3 specification yet, but xarray reads them
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        array = group.create_array(
+            name,
+            shape=words.shape,
+            dtype=str,
+            chunks=words.shape,
+            compressors=[ZstdCodec(level=3), Crc32cCodec()],
+            dimension_names=("time",),
+            attributes=attributes,
+        )
+    array[...] = words.astype(object)
 
 
 def consolidate(group: zarr.Group) -> None:

@@ -24,7 +24,7 @@ def main(params: Params) -> None:
     raw = source.open(paths.FETCH)
     settings = {"dataset": params.dataset, "ingest": params.ingest}
     own = {base.__module__ for base in type(source).__mro__ if base.__module__.startswith("pipeline.")}
-    code = own | {f"pipeline.{name}" for name in ("ingest", "splits", "store", "moments")}
+    code = own | {f"pipeline.{name}" for name in ("ingest", "planning", "splits", "store", "moments")}
     with Work("ingest", inputs=[paths.FETCH], params=settings, code=code) as work:
         scheduler = params.runtime.dask_scheduler
         summary = ingest(raw, params.ingest, work.folder, source.time_stamps, source.description, scheduler)

@@ -223,8 +223,8 @@ def backward_time(data: xr.Dataset) -> xr.Dataset:
     return data.isel(time=[*range(50, 120), *range(50)])
 
 
-def fraction_of_a_second(data: xr.Dataset) -> xr.Dataset:
-    return data.assign_coords(time=data["time"] + np.timedelta64(500, "ms"))
+def fraction_of_a_millisecond(data: xr.Dataset) -> xr.Dataset:
+    return data.assign_coords(time=data["time"] + np.timedelta64(500_001, "us"))
 
 
 def missing_time(data: xr.Dataset) -> xr.Dataset:
@@ -243,7 +243,7 @@ def constant(data: xr.Dataset) -> xr.Dataset:
     [
         (repeated_time, r"2001-01-03T06:00:00 is repeated at frame 10"),
         (backward_time, r"2001-01-30T18:00:00 is followed by the earlier 2001-01-01T00:00:00 at frame 70"),
-        (fraction_of_a_second, r"2001-01-01T00:00:00.5\S* of frame 0 is not a whole second"),
+        (fraction_of_a_millisecond, r"2001-01-01T00:00:00.5\S* of frame 0 is finer than a millisecond"),
         (missing_time, r"time stamp of frame 7 is missing"),
         (constant, r"t is constant \(273.16\) over the training frames"),
         (lambda data: data.isel(time=slice(30)), r"has 30 frames; one window of 4 frames .* needs at least 35"),

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.splits import (
-    Block,
-    blocks,
+    NONE,
+    by_dates,
+    by_fractions,
+    by_name,
+    by_simulation,
     check_every_split,
     frames_needed,
     frames_of,
@@ -41,12 +44,12 @@ def random_records(count: int) -> Iterator[Case]:
 
 def planned(
     seconds: NDArray[np.int64], count: int, step: int, stride: int, fractions: tuple[float, float, float]
-) -> tuple[int, NDArray[np.int32], tuple[Block, ...], NDArray[np.int64], NDArray[np.int8]]:
+) -> tuple[int, NDArray[np.int32], NDArray[np.int8], NDArray[np.int64], NDArray[np.int8]]:
     span = span_of(count, step)
     segment, _ = segments(seconds)
-    parts = blocks(len(seconds), span, fractions)
-    start, split = windows(segment, parts, span, stride)
-    return span, segment, parts, start, split
+    of_frame = by_fractions(len(seconds), span, fractions)
+    start, split = windows(segment, of_frame, span, stride)
+    return span, segment, of_frame, start, split
 
 
 def test_no_window_crosses_a_gap() -> None:
@@ -77,12 +80,11 @@ def test_splits_share_no_frame_and_lie_a_window_apart() -> None:
 
 def test_the_windows_are_all_that_brute_force_finds() -> None:
     for seconds, count, step, _, fractions in random_records(60):
-        span, segment, parts, start, split = planned(seconds, count, step, 1, fractions)
+        span, segment, of_frame, start, split = planned(seconds, count, step, 1, fractions)
         expected = [
-            (first, number)
-            for number, (begin, end) in enumerate(parts)
-            for first in range(begin, end - span + 1)
-            if segment[first] == segment[first + span - 1]
+            (first, of_frame[first])
+            for first in range(len(seconds) - span + 1)
+            if segment[first] == segment[first + span - 1] and set(of_frame[first : first + span]) in ({0}, {1}, {2})
         ]
         assert list(zip(start, split, strict=True)) == expected
 
@@ -96,18 +98,76 @@ def test_windows_are_numbered_by_position_and_keep_the_stride_within_a_run() -> 
         assert (np.diff(start)[same_run] == stride).all()
 
 
-def test_the_blocks_have_the_asked_fractions_of_what_the_gaps_leave() -> None:
-    parts = blocks(1020, 10, (0.7, 0.15, 0.15))
-    assert parts == ((0, 700), (710, 860), (870, 1020))
+def runs(of_frame: NDArray[np.int8]) -> list[tuple[int, int]]:
+    """(split, length) of each stretch of one split."""
+    return [(int(split), len(list(group))) for split, group in itertools.groupby(of_frame)]
+
+
+def test_the_splits_have_the_asked_fractions_of_what_the_gaps_leave() -> None:
+    found = runs(by_fractions(1020, 10, (0.7, 0.15, 0.15)))
+    assert found == [(0, 700), (NONE, 10), (1, 150), (NONE, 10), (2, 150)]
+
+
+PERIODS = {
+    "train": (np.datetime64("1979"), np.datetime64("1981")),
+    "validation": (np.datetime64("1981"), np.datetime64("1982")),
+    "test": (np.datetime64("1983"), np.datetime64("1984")),
+}
+DAYS = np.arange("1978-01-01", "1985-01-01", dtype="datetime64[D]").astype("datetime64[s]")
+
+
+def test_years_as_splits_are_whole_but_for_a_window_before_a_split_that_follows_at_once() -> None:
+    of_frame = by_dates(DAYS, 8, PERIODS)
+    lengths = [(NONE, 365), (0, 731 - 8), (NONE, 8), (1, 365), (NONE, 365), (2, 365), (NONE, 366)]
+    assert runs(of_frame) == lengths
+    assert DAYS[of_frame == 2][[0, -1]].astype(str).tolist() == ["1983-01-01T00:00:00", "1983-12-31T00:00:00"]
+
+
+def test_a_test_period_before_the_training_period_keeps_its_distance_too() -> None:
+    periods = {"train": PERIODS["validation"], "validation": PERIODS["test"], "test": PERIODS["train"]}
+    assert runs(by_dates(DAYS, 5, periods))[:4] == [(NONE, 365), (2, 731 - 5), (NONE, 5), (0, 365)]
+
+
+def test_a_period_outside_of_the_record_is_named() -> None:
+    late = PERIODS | {"test": (np.datetime64("2017"), np.datetime64("2019"))}
+    with pytest.raises(UserError, match=r"ingest.splits.test from 2017 up to 2019 holds no frame.*1978-01-01"):
+        by_dates(DAYS, 8, late)
+
+
+def test_simulations_are_shared_out_whole_and_unseen_ones_go_to_test() -> None:
+    lengths = np.random.default_rng(0).integers(3, 9, 25)
+    simulation = np.repeat(np.arange(25), lengths)
+    unseen = np.arange(25) % 6 == 5
+    left_out = np.arange(25) == 3
+    of_frame = by_simulation(simulation, ~unseen & ~left_out, unseen, (0.6, 0.2, 0.2))
+    of_simulation = [set(of_frame[simulation == number]) for number in range(25)]
+    assert all(len(found) == 1 for found in of_simulation)
+    chosen = np.array([found.pop() for found in of_simulation])
+    assert (chosen[unseen] == 2).all()
+    assert chosen[3] == NONE
+    shares = np.bincount(chosen[~unseen & ~left_out], minlength=3) / 20
+    np.testing.assert_allclose(shares, (0.6, 0.2, 0.2), atol=1 / 20)
+    assert chosen[:5].tolist() == [0, 1, 0, NONE, 2]  # spread over the order, not one split after the other
+
+
+def test_a_data_sets_own_splits_are_taken_and_a_foreign_name_is_refused() -> None:
+    assert by_name(["train", "", "test", "validation"]).tolist() == [0, NONE, 2, 1]
+    with pytest.raises(UserError, match="a split 'val'; allowed are train, validation, test"):
+        by_name(["train", "val"])
+
+
+def test_a_segment_starts_where_the_source_marks_one() -> None:
+    segment, usual = segments(np.arange(6) * 500, np.array([4, 4, 4, 7, 7, 4]))
+    assert (segment.tolist(), usual) == ([0, 0, 0, 1, 1, 2], 500)
 
 
 def test_the_number_of_frames_said_to_be_needed_is_the_smallest_that_works() -> None:
     for span, fractions in itertools.product(range(1, 40), FRACTIONS):
         needed = frames_needed(span, fractions)
-        lengths = [end - begin for begin, end in blocks(needed, span, fractions)]
-        assert min(lengths) >= span
+        of_frame = by_fractions(needed, span, fractions)
+        assert min(np.bincount(of_frame[of_frame != NONE], minlength=3)) >= span
         with pytest.raises(UserError, match=f"has {needed - 1} frames.*at least {needed}"):
-            blocks(needed - 1, span, fractions)
+            by_fractions(needed - 1, span, fractions)
 
 
 def test_a_segment_starts_wherever_the_spacing_is_not_the_usual_one() -> None:

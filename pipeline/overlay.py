@@ -1,6 +1,7 @@
 """Ready settings: an overlay names some keys of params.yaml and their values, and is merged into that file.
 
-The file's comments, order and layout stay. The result is checked before anything is written.
+The file's comments, order and layout stay. The result is checked before anything is written. An overlay may
+build on another one, named by `extends` relative to its own folder; what both set, it decides.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ def apply(overlay: Path, target: Path = params.PARAMS_FILE) -> dict[str, Any]:
     is missing or not YAML, a key is unknown, or a value is not allowed.
     """
     yaml = _round_trip()
-    tree, additions = _read(yaml, target), _read(yaml, overlay)
+    tree, layers = _read(yaml, target), _layers(yaml, overlay, ())
     params.parse(_plain(tree), str(target))  # so that the overlay is not blamed for what was wrong before
     before = copy.deepcopy(tree)
-    _merge(tree, additions)
+    for additions in layers:
+        _merge(tree, additions)
     params.parse(_plain(tree), f"{target} with {overlay}")
     text = io.StringIO()
     yaml.dump(tree, text)
@@ -54,6 +56,19 @@ def _read(yaml: YAML, path: Path) -> Any:
     if not isinstance(tree, MutableMapping):
         raise UserError(f"{path} holds {type(tree).__name__}; a mapping of parameters is expected")
     return tree
+
+
+def _layers(yaml: YAML, path: Path, above: tuple[Path, ...]) -> list[MutableMapping[str, Any]]:
+    """The overlay behind those that it builds on. `above`: the overlays that led here."""
+    if path.resolve() in above:
+        raise UserError(f"{path} extends itself, by way of {above[-1].name}; an overlay builds on others alone")
+    additions = _read(yaml, path)
+    base = additions.pop("extends", None)
+    if base is None:
+        return [additions]
+    if not isinstance(base, str):
+        raise UserError(f"{path}: extends is {base!r}; the path of another overlay is expected")
+    return [*_layers(yaml, path.parent / base, (*above, path.resolve())), additions]
 
 
 def _merge(tree: Any, additions: MutableMapping[str, Any], depth: int = 0) -> None:

@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from pipeline import overlay, params
+from pipeline.check import check
+from pipeline.datasets import DATASETS
 from pipeline.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 PARAMS = """\
 # Every parameter.
@@ -110,3 +114,63 @@ def test_a_mistake_that_was_there_before_is_not_blamed_on_the_overlay(target: Pa
     with pytest.raises(UserError) as error:
         merged(target, "seed: 1\n")
     assert "overlay" not in str(error.value)
+
+
+def test_what_an_overlay_extends_is_merged_first_and_overruled(target: Path) -> None:
+    folder = target.with_name("own")
+    folder.mkdir()
+    target.with_name("base.yaml").write_text("beta: 0.7\nlambda: 0.3\n")
+    (folder / "middle.yaml").write_text("extends: ../base.yaml\nseed: 3\n")
+    (folder / "top.yaml").write_text("extends: middle.yaml\nbeta: 0.9\n")
+    assert overlay.apply(folder / "top.yaml", target) == {"seed": 3, "beta": 0.9, "lambda": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("extends", "message"),
+    [
+        ("overlay.yaml", r"overlay\.yaml extends itself, by way of overlay\.yaml"),
+        ("nowhere.yaml", r"nowhere\.yaml is missing"),
+        ("3", r"overlay\.yaml: extends is 3; the path of another overlay is expected"),
+    ],
+)
+def test_an_overlay_that_cannot_be_built_on_is_named(target: Path, extends: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        merged(target, f"extends: {extends}\nbeta: 0.9\n")
+    assert target.read_text() == PARAMS
+
+
+SCALES = ("quick", "paper")
+
+
+def _overlays() -> list[Path]:
+    return sorted(path for scale in SCALES for path in (ROOT / "experiments" / scale).glob("*.yaml"))
+
+
+def test_every_data_set_of_a_benchmark_has_an_overlay_at_both_scales() -> None:
+    for scale in SCALES:
+        names = {path.stem for path in (ROOT / "experiments" / scale).glob("*.yaml")}
+        assert names == set(DATASETS) - {"xarray"}  # any files at all: there is no setting for them
+
+
+@pytest.mark.parametrize("path", _overlays(), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_ready_setting_is_accepted_whatever_was_applied_before(path: Path, tmp_path: Path) -> None:
+    fresh, used = tmp_path / "fresh.yaml", tmp_path / "used.yaml"
+    for target in (fresh, used):
+        target.write_text((ROOT / "params.yaml").read_text())
+    for other in _overlays():
+        overlay.apply(other, used)
+    overlay.apply(path, fresh)
+    overlay.apply(path, used)
+    loaded = params.load(fresh)
+    check(loaded)
+    assert loaded.dataset == path.stem
+    again = params.load(used)
+    ignored = {"days", "spin_up_days", "fire"}  # of the twins that are not chosen
+    assert loaded.fetch.model_dump(exclude=ignored) == again.fetch.model_dump(exclude=ignored)
+    assert loaded.model_dump(exclude={"fetch"}) == again.model_dump(exclude={"fetch"})
+
+
+def test_the_quick_weather_twin_is_the_default(tmp_path: Path) -> None:
+    target = tmp_path / "params.yaml"
+    target.write_text((ROOT / "params.yaml").read_text())
+    assert overlay.apply(ROOT / "experiments/quick/weather_twin.yaml", target) == {}

@@ -203,11 +203,11 @@ class Store:
         return np.asarray(self.array("environment")[:])[self.windows.start]
 
     @cached_property
-    def context(self) -> NDArray[np.str_] | None:
+    def context(self) -> NDArray[np.object_] | None:
         """(time,) words about each frame's time, which were known then; None where nothing is known."""
         if "context" not in self.group:
             return None
-        return np.asarray(self.array("context")[:]).astype(np.str_)
+        return np.asarray(self.array("context")[:]).astype(object)  # a width for all would cost memory
 
     @cached_property
     def windows(self) -> Windows:

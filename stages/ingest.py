@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 
-from pipeline import paths
+from pipeline import context, paths
 from pipeline.datasets import DATASETS
 from pipeline.ingest import STORE, ingest
 from pipeline.params import Params
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 def main(params: Params) -> None:
     """Ingests what the stage fetch brought."""
     source = DATASETS.load(params.dataset)(params.fetch, params.ingest, params.seed)
-    raw = source.open(paths.FETCH)
+    raw = context.joined(source.open(paths.FETCH), paths.FETCH / context.FOLDER)
     settings = {"dataset": params.dataset, "ingest": params.ingest}
     own = {base.__module__ for base in type(source).__mro__ if base.__module__.startswith("pipeline.")}
-    code = own | {f"pipeline.{name}" for name in ("ingest", "planning", "splits", "store", "moments")}
+    code = own | {f"pipeline.{name}" for name in ("context", "ingest", "planning", "splits", "store", "moments")}
     with Work("ingest", inputs=[paths.FETCH], params=settings, code=code) as work:
         scheduler = params.runtime.dask_scheduler
         summary = ingest(raw, params.ingest, work.folder, source.time_stamps, source.description, scheduler)

@@ -54,3 +54,18 @@ def test_a_failed_run_leaves_no_store(params: Params) -> None:
     with pytest.raises(UserError, match="has 80 frames"):
         ingest.main(tiny_params(ingest={"t_in": 40}))
     assert not paths.STORE.exists()
+
+
+def test_tables_of_context_reach_the_store_frame_by_frame(params: Params) -> None:
+    (paths.FETCH / "context").mkdir()
+    rows = "2001-01-02,,holiday\n2001-01-03 06:00,2001-01-03 18:00,storm\n"
+    (paths.FETCH / "context" / "days.csv").write_text("time,until,what\n" + rows)
+    ingest.main(params)
+    store = Store(paths.STORE)
+    told = dict(zip(store.times.astype("datetime64[h]").astype(str), store.context, strict=True))
+    assert {hour for hour, line in told.items() if line == "what: holiday"} == {
+        f"2001-01-02T{h:02}" for h in (0, 6, 12, 18)
+    }
+    assert {hour for hour, line in told.items() if line == "what: storm"} == {"2001-01-03T06", "2001-01-03T12"}
+    assert sum(map(bool, told.values())) == 6
+    assert "context/days.csv tells of" in json.loads(paths.INGEST_SUMMARY.read_text())["notes"]

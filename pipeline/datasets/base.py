@@ -65,9 +65,9 @@ MARKS = ("segment", "split", "environment", "context")
 def mark(
     data: xr.Dataset,
     segment: Sequence[int] | NDArray[np.integer] | None = None,
-    split: Sequence[str] | None = None,
-    environment: Sequence[str] | None = None,
-    context: Sequence[str] | None = None,
+    split: Sequence[str] | NDArray[np.str_] | None = None,
+    environment: Sequence[str] | NDArray[np.str_] | None = None,
+    context: Sequence[str] | NDArray[np.str_] | None = None,
     environments: Mapping[str, Mapping[str, float]] | None = None,
     notes: Sequence[str] = (),
 ) -> xr.Dataset:

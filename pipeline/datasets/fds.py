@@ -125,7 +125,7 @@ def _piece(path: Path, file: str, part: Any, axis: str) -> Piece:
         raise UserError(f"{path} names the slice file '{file}'; it must lie in the simulation's own folder")
     coordinates = part.get_coordinates()
     rows, columns = (np.asarray(coordinates[name], dtype=np.float64).round(4) for name in AXES_OF[axis])
-    return Piece(path.parent / file, rows, columns, int(part.cell_centered))
+    return Piece(path.parent.absolute() / file, rows, columns, int(part.cell_centered))
 
 
 def _parsed_smv(path: Path) -> Any:

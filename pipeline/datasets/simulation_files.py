@@ -52,7 +52,7 @@ Labels = Mapping[str, Label]
 def open_hdf5(
     name: str, path: Path, variables: Sequence[str], labels: Labels, dimensions: Mapping[Any, str]
 ) -> Simulation:
-    """`dimensions`: the file's names of time, y and x, where they have others. Raises UserError, naming the file and what is wrong in it."""
+    """`dimensions`: the file's own names of time, y and x. Raises UserError, naming the file and what is wrong."""
     seconds, y, x = (_coordinate(path, role, dimensions.get(role, role)) for role in ROLES)
     shape = (len(seconds), len(y), len(x))
     with opened(path) as file:

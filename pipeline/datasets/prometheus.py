@@ -51,7 +51,11 @@ class Prometheus(DataSource):
         """The chosen variables of all simulations, in order of their names; raises UserError, naming the file."""
         paths = simulation_paths(folder)
         known, notes = _environments(folder, paths)
-        return joined([self._open_one(folder, name, path) for name, path in paths.items()], known, notes)
+        simulations = [self._open_one(folder, name, path) for name, path in paths.items()]
+        if len(simulations[0].fields) < len(self.ingest.variables):
+            variables = ", ".join(self.ingest.variables)
+            raise UserError(f"ingest.variables: two of {variables} would have the same name in the store; choose one")
+        return joined(simulations, known, notes)
 
     def _open_one(self, folder: Path, name: str, path: Path) -> Simulation:
         variables = self.ingest.variables

@@ -33,6 +33,7 @@ from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import dask.array
+    import h5py
 
 FIELDS, AXES = "fields.csv", "axes.csv"
 ROLES = ("time", "y", "x")
@@ -149,7 +150,7 @@ def _alone(path: Path, variables: Sequence[str], labels: Labels, shape: tuple[in
 def _packed(path: Path, variables: Sequence[str], labels: Labels, shape: tuple[int, ...]) -> dict[str, Field]:
     """All variables from the file's one data set of four axes."""
     with opened(path) as file:
-        packed = [name for name in file if getattr(file[name], "ndim", 0) == 4]
+        packed = [name for name in _own_data_sets(file) if file[name].ndim == 4]
         if len(packed) != 1:
             raise UserError(
                 f"{path} has neither a data set '{variables[0]}' nor one of four axes for all fields; it holds "
@@ -172,6 +173,14 @@ def _packed(path: Path, variables: Sequence[str], labels: Labels, shape: tuple[i
         own[name] = Label(known_units(unit, f"{path}: '{name}'") or label.units, label.long_name)
     values = _channels_second(path, hdf5_array(path, packed[0], 4), len(own), shape)
     return _chosen(path, values, variables, own)
+
+
+def _own_data_sets(file: h5py.File) -> list[str]:
+    """Without what is a link, perhaps into another file, or a group."""
+    import h5py
+
+    hard = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
+    return [name for name in hard if isinstance(file[name], h5py.Dataset)]
 
 
 # ---- channels

@@ -54,6 +54,7 @@ class File:
     filesystem: Any  # fsspec's
     path: str  # in the file system
     label: str  # for messages: no credentials
+    sums: checksums.Sums | None = None  # that list it
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,6 @@ class Source:
 
     address: str  # for messages: no credentials
     files: Mapping[str, File]
-    sums: checksums.Sums | None = None
 
     @classmethod
     def of(cls, settings: Fetch | str | None, by_hand: str = "") -> Source:
@@ -81,8 +81,9 @@ class Source:
                 filesystem.info(path)  # raises, with the reason; a folder may be there and empty
         if not found:
             raise UserError(f"fetch.source: '{shown(address)}' is an empty folder; {by_hand or 'files are expected'}")
-        files = {_inside(name): File(filesystem, file, shown(file)) for name, file in found.items()}
-        return cls(shown(address), files, _sums(settings))
+        sums = _sums(settings)
+        files = {_inside(name): File(filesystem, file, shown(file), sums) for name, file in found.items()}
+        return cls(shown(address), files)
 
     def renamed(self, rename: Callable[[str], str | None]) -> Source:
         """The files under new names; those whose new name is None are left out."""
@@ -276,8 +277,8 @@ def _job(source: Source, name: str, work: Path) -> Job:
     with named(file.label):
         details = file.filesystem.info(file.path)
     expected = checksums.published(details)
-    if source.sums:
-        expected.append(source.sums.of(_without_query(file.path)))
+    if file.sums:
+        expected.append(file.sums.of(_without_query(file.path)))
     version = _version(file, details, expected)
     return Job(file, work / version / name, details.get("size"), expected)
 

@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 import threading
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,12 +66,11 @@ class Source:
     files: Mapping[str, File]
 
     @classmethod
-    def of(cls, settings: Fetch | str | None, by_hand: str = "") -> Source:
+    def of(cls, settings: Fetch, by_hand: str = "") -> Source:
         """Raises UserError if nothing is named, it cannot be reached, or nothing is there.
 
         `by_hand`: what must be downloaded by hand, from where and to where, for the error.
         """
-        settings = settings if isinstance(settings, Fetch) else Fetch(source=settings)
         address = settings.source
         if not address:
             raise UserError(f"fetch.source is empty; {by_hand or ANYTHING}")
@@ -123,6 +123,17 @@ def connected(address: str, storage: Mapping[str, Any]) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(address, **storage if is_remote(address) else {})
     except TypeError as error:
         raise UserError(f"fetch.storage has an option that '{shown(address)}' does not take: {error}") from None
+
+
+def zarr_opened(address: str, storage: Mapping[str, Any]) -> Any:
+    """The xarray.Dataset of a Zarr store at any address, lazily and without Dask; raises UserError."""
+    import xarray as xr
+
+    with named(address), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # about metadata that is not consolidated
+        connected(address, storage)
+        options = dict(storage) if is_remote(address) else None
+        return xr.open_zarr(address, chunks=None, storage_options=options or None, decode_timedelta=False)
 
 
 def is_remote(address: str) -> bool:

@@ -26,9 +26,9 @@ from pipeline.errors import UserError
 KINDS = {".h5": "HDF5", ".hdf5": "HDF5", ".npy": "npy", ".smv": "Fire Dynamics Simulator"}
 TABLES = (environments.TABLE, simulation_files.FIELDS, simulation_files.AXES)
 BY_HAND = (
-    "fetch.source is empty, and the fires are not published as files that could be fetched: ask their authors "
+    "the fires are not published as files that could be fetched: ask their authors "
     "(https://proceedings.mlr.press/v235/wu24aa.html), put a file or folder for each simulation and "
-    f"{environments.TABLE} into raw/prometheus and set fetch.source to it"
+    f"{environments.TABLE} into raw/prometheus and set fetch.source to raw/prometheus"
 )
 
 
@@ -42,7 +42,7 @@ class Prometheus(DataSource):
         """Copies the simulations and the tables beside them; what else a simulator writes is left out."""
         if not self.settings.source:
             raise UserError(BY_HAND)
-        source = transfer.Source.of(self.settings.source).renamed(_wanted)
+        source = transfer.Source.of(self.settings).renamed(_wanted)
         if not any(Path(name).suffix in KINDS for name in source.files):
             raise UserError(f"fetch.source: '{source.address}' holds no simulation; known are {', '.join(KINDS)} files")
         transfer.copy(source, folder)

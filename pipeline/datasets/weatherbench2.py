@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -87,9 +86,8 @@ class WeatherBench2(DataSource):
 
     def _field(self, record: xr.Dataset, name: str, path: Path) -> xr.DataArray:
         if name not in record:
-            raise UserError(
-                f"{path} has no '{name}'; fetched were {', '.join(map(str, record.data_vars))}: run the stage fetch again"
-            )
+            fetched = ", ".join(map(str, record.data_vars))
+            raise UserError(f"{path} has no '{name}'; fetched were {fetched}: run the stage fetch again")
         stem, level = _parsed(name)
         key, standard_name = VARIABLES.get(stem, (stem, ""))
         words = stem.replace("_", " ")
@@ -104,9 +102,7 @@ class WeatherBench2(DataSource):
             raise UserError(f"{label}: '{name}' has the dtype {data.dtype}; numbers are expected")
         data = field(data, self.ingest.dimensions, Path(label.rpartition("/")[2]))
         if "latitude" not in data.dims:
-            raise UserError(
-                f"{label}: '{name}' has the dimensions {', '.join(map(str, data.dims))}; needed are longitude"
-            )
+            raise UserError(f"{label}: '{name}' lies on {data.dims}; needed are time, latitude and longitude")
         data = data.transpose("time", "latitude", "longitude").rename(name)
         return _of_years(data, self.settings.years, label)
 
@@ -114,11 +110,8 @@ class WeatherBench2(DataSource):
 def _opened(address: str, storage: Mapping[str, Any]) -> xr.Dataset:
     if address.startswith(PUBLIC):
         storage = {**ANONYMOUS, **storage}
-    options = dict(storage) if transfer.is_remote(address) else None
-    with transfer.named(address), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # about metadata that is not consolidated
-        transfer.connected(address, storage)
-        return xr.open_zarr(address, chunks=None, storage_options=options or None, decode_timedelta=False)
+    dataset: xr.Dataset = transfer.zarr_opened(address, storage)
+    return dataset
 
 
 def _parsed(name: str) -> tuple[str, int | None]:
@@ -149,11 +142,12 @@ def _of_years(data: xr.DataArray, years: tuple[int, int] | None, label: str) -> 
     there = data["time"].dt.year.values
     missing = set(range(years[0], years[1] + 1)) - set(there.tolist())
     if missing:
-        raise UserError(
-            f"fetch.years: {label} has nothing of {weatherbench.spans(missing)}; "
-            f"it holds {weatherbench.spans(set(there.tolist()))}"
-        )
-    return data.isel(time=np.flatnonzero((there >= years[0]) & (there <= years[1])))
+        holds = weatherbench.spans(set(there.tolist()))
+        raise UserError(f"fetch.years: {label} has nothing of {weatherbench.spans(missing)}; it holds {holds}")
+    frames = np.flatnonzero((there >= years[0]) & (there <= years[1]))
+    if frames[-1] - frames[0] + 1 != len(frames):
+        raise UserError(f"{label}: the time stamps do not ascend, so that years cannot be chosen")
+    return data.isel(time=slice(int(frames[0]), int(frames[-1]) + 1))
 
 
 # ---- reading and writing
@@ -161,11 +155,9 @@ def _of_years(data: xr.DataArray, years: tuple[int, int] | None, label: str) -> 
 
 def _create(fields: Mapping[str, xr.DataArray], path: Path) -> None:
     """A local store with coordinates and without values, in chunks of whole maps."""
-    kept = {}
-    for name, data in fields.items():
-        data = data.drop_encoding()
-        kept[name] = data.assign_attrs({key: data.attrs[key] for key in ("units", "long_name") if key in data.attrs})
-        kept[name].attrs = {key: value for key, value in kept[name].attrs.items() if key in ("units", "long_name")}
+    kept = {name: data.drop_encoding() for name, data in fields.items()}
+    for data in kept.values():
+        data.attrs = {key: value for key, value in data.attrs.items() if key in ("units", "long_name")}
     first = next(iter(kept.values()))
     rows = max(1, min(first.sizes["time"], int(CHUNK_BYTES // (first.nbytes // first.sizes["time"]))))
     encoding = {name: {"chunks": (rows, *data.shape[1:])} for name, data in kept.items()}

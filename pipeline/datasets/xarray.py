@@ -7,7 +7,6 @@ looked for in every file.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import xarray as xr
@@ -22,7 +21,7 @@ class XarraySource(DataSource):
 
     def fetch(self, folder: Path) -> None:
         """Copies what fetch.source names; of a Zarr store, only the chosen variables and the coordinates."""
-        source = transfer.Source.of(self.settings.source)
+        source = transfer.Source.of(self.settings)
         transfer.copy(self._without_unused_arrays(source), folder)
 
     def open(self, folder: Path) -> xr.Dataset:
@@ -47,16 +46,14 @@ class XarraySource(DataSource):
         store = next(iter(source.files)).split("/")[0]
         if not any(f"{store}/{name}" in source.files for name in transfer.ZARR_FILES):
             return source
-        with transfer.named(source.address), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # about metadata that is not consolidated
-            present = set(xr.open_zarr(source.address, chunks=None).data_vars)
+        present = set(transfer.zarr_opened(self.settings.source or "", self.settings.storage).data_vars)
         unused = present - set(self.ingest.variables)
         return source.renamed(lambda name: None if name.split("/")[1] in unused else name)
 
 
 def _data_files(folder: Path) -> list[Path]:
     """Files and Zarr stores, at any depth; what lies inside a store is not looked at."""
-    if not folder.is_dir():
+    if not folder.is_dir() or folder.name == transfer.CONTEXT:
         return []
     if any((folder / name).exists() for name in transfer.ZARR_FILES):
         return [folder]

@@ -44,6 +44,9 @@ def print_table() -> None:
     print(tables.as_text(tables.main_table(results)))
     print(f"\n{tables.scope(results)}")
     print("\n".join(tables.sentences(results)))
+    if by_domain := tables.domain_table(results):
+        print(f"\n{tables.as_text(by_domain)}\n\n{tables.domain_scope(results)}")
+        print("\n".join(tables.sentences(results, domains=True)))
     report = paths.REPORT / "index.html"
     print(f"\nReport: {report}" if report.is_file() else f"\n{report} is missing; `dvc repro report` makes it")
 

@@ -7,7 +7,7 @@ references, the teacher and the students are scored by the same code on the same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,8 @@ class Scores:
 
     windows: (N,) numbers in the store. lead_hours: (T_out,) after the last input frame.
     values: for each run (M, N, T_out, C) float64, metrics in the order of `metrics`.
+    simulation: (N,) the number of each window's, where the record consists of simulations.
+    domains: "seen" and "unseen" -> (N,) whether a window's environment is of that kind, where there are both.
     """
 
     metrics: Mapping[str, Metric]
@@ -53,14 +55,20 @@ class Scores:
     lead_hours: NDArray[np.float64]
     variables: tuple[str, ...]
     values: Mapping[Run, NDArray[np.float64]]
+    simulation: NDArray[np.int32] | None = None
+    domains: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def of(self, run: Run, metric: str) -> NDArray[np.float64]:
         """(N, T_out, C)."""
         return self.values[run][list(self.metrics).index(metric)]
 
-    def score(self, run: Run, metric: str) -> float:
-        """One number over windows, lead times and variables."""
-        return float(self.metrics[metric].finish(self.of(run, metric).mean()))
+    def score(self, run: Run, metric: str, domain: str = "") -> float:
+        """One number over windows (of one domain, or all), lead times and variables."""
+        return float(self.metrics[metric].finish(self.of(run, metric)[self.inside(domain)].mean()))
+
+    def inside(self, domain: str) -> NDArray[np.bool_]:
+        """(N,) the windows of a domain; all of them for ""."""
+        return self.domains[domain] if domain else np.ones(len(self.windows), dtype=bool)
 
     def by_lead(self, run: Run, metric: str) -> NDArray[np.float64]:
         """(T_out, C), finished after the mean over windows."""
@@ -133,7 +141,20 @@ def score_all(forecasters: Mapping[Run, Forecast], dataset: WindowDataset, batch
                 np.save(stream, score(run, forecasters[run], batches, len(batches), metrics))
         values[run] = np.load(work.path(name), allow_pickle=False)
     variables = tuple(variable.name for variable in store.description.variables)
-    return Scores(metrics, dataset.numbers, lead_hours(store), variables, values)
+    simulation, domains = simulations(store, dataset.numbers)
+    return Scores(metrics, dataset.numbers, lead_hours(store), variables, values, simulation, domains)
+
+
+def simulations(
+    store: Store, windows: NDArray[np.int64]
+) -> tuple[NDArray[np.int32] | None, dict[str, NDArray[np.bool_]]]:
+    """`simulation` and `domains` of `Scores`; nothing of both for a record without environments."""
+    environment = store.window_environment
+    if environment is None:
+        return None, {}
+    simulation = np.asarray(store.array("segment")[:])[store.windows.start[windows]]
+    seen = np.array([each.seen for each in store.environments])[environment[windows]]
+    return simulation, {} if seen.all() or not seen.any() else {"seen": seen, "unseen": ~seen}
 
 
 def write_scores(scores: Scores, path: Path) -> None:

@@ -110,7 +110,11 @@ def page(results: Results, params: Params) -> str:
         lead_tables=lead_tables(results),
         curves=training_charts(results),
         frame=map_frame(_grid(results)),
-        lead_hours=_last_lead(results),
+        last_lead=_last_lead(results),
+        step=results.duration(results.setup["step_hours"]),
+        by_domain=tables.domain_table(results),
+        domain_scope=tables.domain_scope(results) if results.setup["domains"] else "",
+        domain_sentences=tables.sentences(results, domains=True),
         examples=examples(results),
         captions=tables.captions_sentence(results),
         units={v["name"]: units_text(v["units"]) for v in results.setup["variables"]},
@@ -119,10 +123,14 @@ def page(results: Results, params: Params) -> str:
 
 
 def markdown(results: Results) -> str:
-    """The main table, what it rests on, the verdicts and the metrics' definitions."""
+    """The main table, what it rests on, the verdicts, the same by seen and unseen, the metrics' definitions."""
     sentences = "\n".join(f"- {sentence}" for sentence in tables.sentences(results))
     notes = "\n".join(f"- {note}" for note in tables.metric_notes(results))
-    return f"{tables.as_markdown(tables.main_table(results))}\n\n{tables.scope(results)}\n\n{sentences}\n\n{notes}\n"
+    parts = [tables.as_markdown(tables.main_table(results)), tables.scope(results), sentences]
+    if by_domain := tables.domain_table(results):
+        within = "\n".join(f"- {sentence}" for sentence in tables.sentences(results, domains=True))
+        parts += [tables.as_markdown(by_domain), tables.domain_scope(results), within]
+    return "\n\n".join([*parts, notes]) + "\n"
 
 
 def parameters_text(params: Params) -> str:
@@ -144,9 +152,10 @@ def lead_charts(results: Results) -> list[Chart]:
         shown = ["persistence", "climatology", "teacher", *(f"{student} {method}" for method in methods)]
         for variable in _variables(results):
             rows = results.rmse[results.rmse["variable"] == variable.name]
-            lines = [_lead_series(rows[rows["model"] == model], model, methods) for model in shown]
+            lines = [_lead_series(results, rows[rows["model"] == model], model, methods) for model in shown]
             title = f"{variable.long_name}, {tables.name(student)}"
-            charts.append(line_chart(title, "lead time, h", f"RMSE, {units_text(variable.units)}", lines, markers=True))
+            x_label, y_label = f"lead time, {results.time_unit[0]}", f"RMSE, {units_text(variable.units)}"
+            charts.append(line_chart(title, x_label, y_label, lines, markers=True))
     return charts
 
 
@@ -156,7 +165,7 @@ def lead_tables(results: Results) -> list[tuple[str, tables.Table]]:
     for variable in _variables(results):
         rows = results.rmse[results.rmse["variable"] == variable.name]
         values = rows.pivot_table(index="model", columns="lead_hours", values="rmse", sort=False)
-        head = ("", *(f"{hours:g} h" for hours in values.columns))
+        head = ("", *(results.duration(float(hours)) for hours in values.columns))
         body = [
             tables.Row(tables.name(*str(model).split()), tuple(f"{value:.4g}" for value in line))
             for model, line in zip(values.index, values.to_numpy(), strict=True)
@@ -206,9 +215,10 @@ def style(method: str, methods: Sequence[str]) -> str:
     return STYLES.get(method) or f"m{others.index(method) % 4 + 1}"
 
 
-def _lead_series(rows: pd.DataFrame, model: str, methods: Sequence[str]) -> Series:
+def _lead_series(results: Results, rows: pd.DataFrame, model: str, methods: Sequence[str]) -> Series:
     method = model.rpartition(" ")[2]
-    return Series(tables.name(method), style(method, methods), rows["lead_hours"], rows["rmse"])
+    lead = rows["lead_hours"] * results.time_unit[1]
+    return Series(tables.name(method), style(method, methods), lead, rows["rmse"])
 
 
 def _term_charts(name: str, rows: pd.DataFrame) -> list[Chart]:
@@ -293,11 +303,11 @@ def _variables(results: Results) -> list[Variable]:
 
 def _grid(results: Results) -> Grid:
     grid: dict[str, Any] = results.setup["grid"]
-    return Grid((grid["dims"][0], grid["dims"][1]), np.array(grid["y"]), np.array(grid["x"]))
+    return Grid((grid["dims"][0], grid["dims"][1]), np.array(grid["y"]), np.array(grid["x"]), grid["units"])
 
 
-def _last_lead(results: Results) -> float:
-    return float(results.rmse["lead_hours"].max())
+def _last_lead(results: Results) -> str:
+    return results.duration(float(results.rmse["lead_hours"].max()))
 
 
 def _time_text(results: Results, time: str) -> str:

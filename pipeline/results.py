@@ -50,7 +50,7 @@ def write_setup(folder: Path, store: Store, scores: Scores) -> None:
         {
             "description": description.text,
             "variables": [asdict(variable) for variable in description.variables],
-            "grid": {"dims": list(grid.dims), "y": grid.y.tolist(), "x": grid.x.tolist()},
+            "grid": {"dims": list(grid.dims), "y": grid.y.tolist(), "x": grid.x.tolist(), "units": grid.units},
             "frames": len(store.times),
             "time_stamps": description.time_stamps,
             "first_frame": str(store.times[0]),
@@ -64,6 +64,8 @@ def write_setup(folder: Path, store: Store, scores: Scores) -> None:
                 for name, metric in scores.metrics.items()
             },
             "runs": [asdict(run) for run in scores.values],
+            "environments": [asdict(environment) for environment in store.environments],
+            "domains": {domain: int(inside.sum()) for domain, inside in scores.domains.items()},
         },
     )
 
@@ -93,6 +95,9 @@ def write_examples(
     write_json(folder / "examples.json", rows)
 
 
+TIME_UNITS = (("h", 1.0), ("min", 60.0), ("s", 3600.0))
+
+
 class Results:
     """data/evaluate, opened for reading."""
 
@@ -107,6 +112,17 @@ class Results:
     @cached_property
     def runs(self) -> list[Run]:
         return [Run(**run) for run in self.setup["runs"]]
+
+    @cached_property
+    def time_unit(self) -> tuple[str, float]:
+        """The unit that lead times are told in, and how many of it make an hour."""
+        step = self.setup["step_hours"]
+        return next((unit, each) for unit, each in TIME_UNITS if step * each >= 0.999 or unit == "s")
+
+    def duration(self, hours: float) -> str:
+        """A time with its unit, as people write it."""
+        unit, each = self.time_unit
+        return f"{round(hours * each, 6):g} {unit}"
 
     @cached_property
     def students(self) -> dict[str, list[str]]:

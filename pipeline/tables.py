@@ -41,14 +41,51 @@ def main_table(results: Results) -> Table:
     return Table(head, tuple(rows))
 
 
+def domain_table(results: Results) -> Table | None:
+    """Scores in seen and in unseen environments; None where the test split does not have both."""
+    domains: dict[str, int] = results.setup["domains"]
+    if not domains:
+        return None
+    metrics = {key: entry["title"] for key, entry in results.setup["metrics"].items() if entry["across_variables"]}
+    columns = [(key, title, domain) for key, title in metrics.items() for domain in domains]
+    head = ("", *(f"{title}, {domain}" for _, title, domain in columns), "MSE, unseen / seen")
+    forecasters = [
+        ("teacher", ""),
+        *((student, method) for student in results.students for method in results.students[student]),
+        ("persistence", ""),
+        ("climatology", ""),
+    ]
+    rows = []
+    for model, method in forecasters:
+        scores = results.metrics[model][method] if method else results.metrics[model]
+        cells = [f"{scores[f'{key}_{domain}']:.4f}" for key, _, domain in columns]
+        ratio = scores["mse_unseen"] / scores["mse_seen"] if scores["mse_seen"] else float("nan")
+        rows.append(Row(name(model, method), (*cells, f"{ratio:.2f}")))
+    return Table(head, tuple(rows))
+
+
+def domain_scope(results: Results) -> str:
+    """Which environments were seen, which were not."""
+    setup = results.setup
+    names = {
+        kind: [environment["name"] for environment in setup["environments"] if environment["seen"] is seen]
+        for kind, seen in (("seen", True), ("unseen", False))
+    }
+    parts = [
+        f"{setup['domains'][kind]} test windows of {len(listed)} {kind} environments ({', '.join(listed)})"
+        for kind, listed in names.items()
+    ]
+    return f"{' and '.join(parts)}. Training and validation hold simulations of seen environments alone."
+
+
 def metric_notes(results: Results) -> list[str]:
     """What each score in the table is, with its reduction and units."""
     return [f"{entry['title']}: {entry['label']}." for entry in results.setup["metrics"].values()]
 
 
-def sentences(results: Results) -> list[str]:
-    """One line per comparison, with its interval and verdict."""
-    return [_sentence(comparison) for comparison in results.comparisons]
+def sentences(results: Results, domains: bool = False) -> list[str]:
+    """One line per comparison, with its interval and verdict: over all test windows, or (`domains`) within each."""
+    return [_sentence(comparison) for comparison in results.comparisons if bool(comparison.domain) is domains]
 
 
 def scope(results: Results) -> str:
@@ -57,7 +94,7 @@ def scope(results: Results) -> str:
     repeats = f"{len(seeds)} seeds ({', '.join(map(str, seeds))}); ± is their standard deviation"
     return (
         f"{setup['windows']['test']} test windows, {setup['t_in']} frames in, {setup['t_out']} out, "
-        f"{setup['step_hours']:g} h apart. "
+        f"{results.duration(setup['step_hours'])} apart. "
         f"Each student and method: {repeats if len(seeds) > 1 else f'one seed ({seeds[0]})'}."
     )
 
@@ -132,10 +169,14 @@ def _sentence(comparison: Comparison) -> str:
     method = "the teacher" if comparison.method == "teacher" else name(comparison.method)
     against = "the baseline" if comparison.against == "baseline" else name(comparison.against)
     if comparison.low is None or comparison.high is None:
-        interval = f"no interval, under two blocks of {comparison.block_windows} windows"
+        units = f"blocks of {comparison.block_windows} windows" if comparison.simulations is None else "simulations"
+        interval = f"no interval, under two {units}"
     else:
         interval = f"95 % interval {_signed(comparison.low)} to {_signed(comparison.high)}"
-    line = f"{student}, {method} against {against}: {comparison.verdict}, MSE difference {difference} ({interval})"
+    domain = f"{comparison.domain.capitalize()} environments: " if comparison.domain else ""
+    line = (
+        f"{domain}{student}, {method} against {against}: {comparison.verdict}, MSE difference {difference} ({interval})"
+    )
     if comparison.method == "teacher" and not teacher_leads(comparison):
         line += "; the teacher does not lead, so there is no share of its lead to give"
     return line + "."

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -151,3 +152,54 @@ def test_there_is_no_share_of_a_lead_that_chance_could_give() -> None:
 def test_a_single_seed_has_no_deviation() -> None:
     tree = tree_of(scores_of(runs({"baseline": 1.0, "s2kd": 0.7}, teacher=0.5, seeds=1)))
     assert set(tree["unet"]["s2kd"]) == {"mse", "mae", "ssim", "share_of_lead"}
+
+
+def test_the_interval_over_simulations_is_that_of_their_means_when_windows_share_their_simulations_fate() -> None:
+    generator = np.random.default_rng(3)
+    of_simulation = generator.normal(2, 1, 40)
+    simulation = np.repeat(np.arange(40, dtype=np.int32), 25)
+    difference = (of_simulation[simulation] + generator.normal(0, 0.01, 1000))[None]
+    interval = comparison.simulation_interval(difference, simulation, samples=4000, seed=0)
+    blocks = bootstrap_interval(difference, block=5, samples=4000, seed=0)
+    assert interval is not None
+    assert blocks is not None
+    margin = 1.96 * of_simulation.std(ddof=1) / np.sqrt(40)
+    centre = difference.mean()
+    np.testing.assert_allclose(interval, [centre - margin, centre + margin], atol=0.1 * margin)
+    assert blocks[1] - blocks[0] < 0.7 * (interval[1] - interval[0])  # which would be too sure
+
+
+def test_the_interval_over_simulations_covers_the_truth_about_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(4)
+    hits = 0
+    for trial in range(200):
+        sizes = generator.integers(5, 15, 12)
+        simulation = np.repeat(np.arange(12, dtype=np.int32), sizes)
+        difference = generator.normal(0, 1, (5, 1)) + generator.normal(0, 1, 12)[simulation]
+        interval = comparison.simulation_interval(difference, simulation, samples=400, seed=trial)
+        assert interval is not None
+        hits += interval[0] <= 0 <= interval[1]
+    assert 0.85 <= hits / 200 <= 0.99
+    assert comparison.simulation_interval(np.ones((2, 6)), np.zeros(6, np.int32), 10, 0) is None
+
+
+def test_seen_and_unseen_environments_are_compared_apart() -> None:
+    unseen = np.arange(60) >= 40
+    mse = runs({"baseline": 1.0, "fitnet": 1.0, "s2kd": 1.0}, teacher=0.5)
+    for run in mse:
+        if run.method == "s2kd":
+            mse[run] = mse[run] + np.where(unseen, 0.4, -0.4)  # better where it has learnt, worse elsewhere
+    plain = scores_of(mse)
+    simulation = (np.arange(60) // 5).astype(np.int32)
+    scores = replace(plain, simulation=simulation, domains={"seen": ~unseen, "unseen": unseen})
+    found = {(one.method, one.against, one.domain): one for one in comparison.compare_all(scores, SETTINGS, seed=0)}
+    assert found["s2kd", "baseline", "seen"].verdict == "better"
+    assert found["s2kd", "baseline", "unseen"].verdict == "worse"
+    assert found["s2kd", "fitnet", "unseen"].difference == pytest.approx(0.4, abs=0.01)
+    assert found["s2kd", "baseline", ""].verdict == "not distinguishable"
+    assert [found["s2kd", "baseline", name].simulations for name in ("", "seen", "unseen")] == [12, 8, 4]
+    assert [found["s2kd", "baseline", name].windows for name in ("", "seen", "unseen")] == [60, 40, 20]
+    tree = comparison.metrics_tree(scores, list(found.values()))
+    leaf = tree["unet"]["s2kd"]
+    assert (leaf["mse_seen"], leaf["mse_unseen"]) == pytest.approx((0.6, 1.4), abs=0.01)
+    assert leaf["mse"] == pytest.approx((40 * leaf["mse_seen"] + 20 * leaf["mse_unseen"]) / 60)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from pipeline import evaluation
 from pipeline.batch import Batch
+from pipeline.datasets.base import mark
 from pipeline.errors import UserError
-from pipeline.evaluation import Run, Scores
+from pipeline.evaluation import Run, Scores, simulations
 from pipeline.windows import WindowDataset, loader
 from pipeline.work import Work
 from tests.fields import MEAN, STD, describe, fields
-from tests.helpers import make_store
+from tests.helpers import make_store, moving_waves, record, tiny_params, write_store
 
 LEADS = np.array([6.0, 12.0])
 METRICS = evaluation.build_metrics(describe())
@@ -170,3 +171,24 @@ def test_examples_hold_the_fields_of_the_first_repeat(tmp_path: Path, monkeypatc
     assert list(fields_of) == ["last_input", "truth", "unet s2kd", "persistence"]
     np.testing.assert_array_equal(fields_of["unet s2kd"], batch.targets.numpy() + 1)
     np.testing.assert_array_equal(fields_of["last_input"], batch.inputs[:, -1].numpy())
+
+
+def test_windows_of_seen_and_unseen_environments_are_told_apart(tmp_path: Path) -> None:
+    numbers = np.repeat(np.arange(6), 12)
+    names = np.array(["calm", "calm", "storm", "calm", "calm", "storm"])[numbers]
+    raw = record({"z500": moving_waves(72), "t850": moving_waves(72, seed=1)}, names=("time", "latitude", "longitude"))
+    marked = mark(raw, segment=numbers, environment=names, environments={"calm": {}, "storm": {}})
+    changes = {"stride": 2, "splits": {"train": 0.5, "validation": 0.25, "test": 0.25}}
+    store = write_store(
+        tmp_path / "store", marked, tiny_params(ingest=changes | {"environments": {"unseen": ["storm"]}})
+    )
+    test = store.windows.of("test")
+    simulation, domains = simulations(store, test)
+    assert simulation is not None
+    starts = store.windows.start[test]
+    assert simulation.tolist() == (starts // 12).tolist()
+    assert domains["unseen"].tolist() == (names[starts] == "storm").tolist()
+    assert (domains["seen"] == ~domains["unseen"]).all()
+    train = store.windows.of("train")
+    assert simulations(store, train)[1] == {}  # of one kind alone
+    assert simulations(make_store(tmp_path / "plain"), np.arange(3)) == (None, {})

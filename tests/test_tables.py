@@ -93,3 +93,51 @@ def test_the_scope_says_how_many_windows_and_seeds(folder: Path) -> None:
 def test_missing_results_are_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"metrics\.json is missing; `dvc repro evaluate` makes it"):
         Results(tmp_path)
+
+
+def with_domains(folder: Path) -> Results:
+    """The results as if the test split had seen and unseen environments."""
+    setup = json.loads((folder / "setup.json").read_text())
+    setup["domains"] = {"seen": 12, "unseen": 5}
+    names = {"calm": True, "windy": True, "storm": False}
+    setup["environments"] = [{"name": n, "seen": seen, "parameters": {"wind": 3.0}} for n, seen in names.items()]
+    rewrite(folder / "setup.json", setup)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    leaves = [metrics[name] for name in ("teacher", "persistence", "climatology")] + list(metrics["unet"].values())
+    for number, leaf in enumerate(leaves):
+        for key in ("mse", "mae", "ssim"):
+            leaf |= {f"{key}_seen": 0.25 + number, f"{key}_unseen": 2 * (0.25 + number)}
+    rewrite(folder / "metrics.json", metrics)
+    differences = json.loads((folder / "differences.json").read_text())
+    rewrite(folder / "differences.json", [*differences, differences[0] | {"domain": "unseen", "simulations": 4}])
+    return Results(folder)
+
+
+def test_seen_and_unseen_environments_have_a_table_of_their_own(folder: Path) -> None:
+    assert tables.domain_table(Results(folder)) is None
+    results = with_domains(folder)
+    table = tables.domain_table(results)
+    assert table is not None
+    names = ["teacher", "U-Net baseline", "U-Net FitNet", "U-Net S2-KD", "persistence", "climatology"]
+    assert [row.name for row in table.rows] == names
+    assert row(table, "teacher")["MSE, seen"] == "0.2500"
+    assert row(table, "teacher")["MSE, unseen"] == "0.5000"
+    assert row(table, "teacher")["MSE, unseen / seen"] == "2.00"
+    assert tables.domain_scope(results) == (
+        "12 test windows of 2 seen environments (calm, windy) and 5 test windows of 1 unseen environments (storm). "
+        "Training and validation hold simulations of seen environments alone."
+    )
+    (sentence,) = tables.sentences(results, domains=True)
+    assert sentence.startswith("Unseen environments: U-Net, the teacher against the baseline: ")
+    assert len(tables.sentences(results)) == len(results.comparisons) - 1
+
+
+@pytest.mark.parametrize(
+    ("step_hours", "text"), [(12, "12 h"), (0.5, "30 min"), (2 / 3600, "2 s"), (0.25 / 3600, "0.25 s")]
+)
+def test_times_are_told_in_a_unit_that_suits_the_step(folder: Path, step_hours: float, text: str) -> None:
+    setup = json.loads((folder / "setup.json").read_text())
+    rewrite(folder / "setup.json", setup | {"step_hours": step_hours})
+    results = Results(folder)
+    assert results.duration(step_hours) == text
+    assert f", {text} apart." in tables.scope(results)

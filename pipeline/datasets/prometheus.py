@@ -40,9 +40,7 @@ class Prometheus(DataSource):
 
     def fetch(self, folder: Path) -> None:
         """Copies the simulations and the tables beside them; what else a simulator writes is left out."""
-        if not self.settings.source:
-            raise UserError(BY_HAND)
-        source = transfer.Source.of(self.settings).renamed(_wanted)
+        source = transfer.Source.of(self.settings, BY_HAND).renamed(_wanted)
         if not any(Path(name).suffix in KINDS for name in source.files):
             raise UserError(f"fetch.source: '{source.address}' holds no simulation; known are {', '.join(KINDS)} files")
         transfer.copy(source, folder)

@@ -133,8 +133,9 @@ def _interval_of_all(simulations: Sequence[Simulation]) -> tuple[int, list[str]]
 def _piece(simulation: Simulation, name: str, times: NDArray[np.datetime64]) -> xr.DataArray:
     field = simulation.fields[name]
     attributes = {"units": field.units, "long_name": field.long_name or name.replace("_", " ")}
-    coordinates = {"time": times, "y": simulation.y, "x": simulation.x}
-    return xr.DataArray(field.values.astype(np.float32), coordinates, ("time", "y", "x"), name, attributes)
+    plane = {dim: (dim, values, {"units": "m"}) for dim, values in (("y", simulation.y), ("x", simulation.x))}
+    values = field.values.astype(np.float32)
+    return xr.DataArray(values, {"time": times, **plane}, ("time", "y", "x"), name, attributes)
 
 
 def _check_units(name: str, pieces: dict[str, xr.DataArray]) -> None:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -92,6 +93,14 @@ def test_velocities_of_a_slice_with_vectors_are_found(tmp_path: Path) -> None:
     assert np.array_equal(fields["u_velocity"].values.compute(), values["U-VELOCITY"])
     assert np.array_equal(fields["temperature"].values.compute(), values["TEMPERATURE"])
     assert fields["u_velocity"].units == "m/s"
+
+
+def test_other_processes_can_read_the_lazy_values(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run)
+    lazy = fds.open_simulation("run", Path("fire.smv"), ["TEMPERATURE"]).fields["temperature"].values
+    sent = cloudpickle.dumps(lazy)
+    monkeypatch.chdir(run.parent)
+    assert np.array_equal(cloudpickle.loads(sent).compute(), noise((5, 7)))
 
 
 def test_the_plane_is_chosen_exactly_or_as_the_nearest(tmp_path: Path) -> None:

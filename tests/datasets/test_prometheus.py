@@ -80,6 +80,7 @@ def test_hdf5_files_with_a_data_set_for_each_field(raw: Path) -> None:
     check_record(data)
     assert data["y"].values.tolist() == [0.5, 1.5, 2.5, 3.5, 4.5]
     assert data["x"].values.tolist() == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0]
+    assert data["y"].attrs["units"] == data["x"].attrs["units"] == "m"
     assert data["temperature"].attrs["units"] == "K"
     assert data["soot_visibility"].attrs["long_name"] == "soot visibility"
     assert data["temperature"].attrs["source_files"] == {str(raw / f"{name}.h5"): n for name, n in LENGTHS.items()}
@@ -507,7 +508,7 @@ def test_what_was_fetched_opens_as_the_source_did(raw: Path, tmp_path: Path) -> 
 
 
 def test_fetch_without_a_source_says_what_to_get_and_where_to_put_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"fetch.source is empty, .*ask their authors .*raw/prometheus"):
+    with pytest.raises(UserError, match=r"fetch.source is empty; .*ask their authors .*into raw/prometheus"):
         reader().fetch(tmp_path)
 
 

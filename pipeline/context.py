@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FOLDER = "context"  # below data/fetch
 LONGEST_NAME = 36  # characters of a column's name, a value, and all that one frame is told
 LONGEST_VALUE = 80
 LONGEST_LINE = 480

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 
-from pipeline import context, paths
+from pipeline import context, paths, transfer
 from pipeline.datasets import DATASETS
 from pipeline.ingest import STORE, ingest
 from pipeline.params import Params
@@ -21,13 +21,14 @@ log = logging.getLogger(__name__)
 def main(params: Params) -> None:
     """Ingests what the stage fetch brought."""
     source = DATASETS.load(params.dataset)(params.fetch, params.ingest, params.seed)
-    raw = context.joined(source.open(paths.FETCH), paths.FETCH / context.FOLDER)
+    raw = context.joined(source.open(paths.FETCH), paths.FETCH / transfer.CONTEXT)
     settings = {"dataset": params.dataset, "ingest": params.ingest}
     own = {base.__module__ for base in type(source).__mro__ if base.__module__.startswith("pipeline.")}
     code = own | {f"pipeline.{name}" for name in ("context", "ingest", "planning", "splits", "store", "moments")}
     with Work("ingest", inputs=[paths.FETCH], params=settings, code=code) as work:
         scheduler = params.runtime.dask_scheduler
-        summary = ingest(raw, params.ingest, work.folder, source.time_stamps, source.description, scheduler)
+        time_stamps = raw.attrs.get("time_stamps", source.time_stamps)
+        summary = ingest(raw, params.ingest, work.folder, time_stamps, source.description, scheduler)
         for note in filter(None, summary["notes"].split("; ")):
             log.info("%s", note)
         write_json(paths.INGEST_SUMMARY, summary)

@@ -118,9 +118,7 @@ def npy_map(path: Path, rank: int, kinds: str = NUMBERS) -> NDArray[Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no .npy file or is cut short: {error}") from None
     check(str(path), shape, dtype.kind, dtype, rank, kinds)
-    size, wanted = path.stat().st_size, start + math.prod(shape) * dtype.itemsize
-    if size != wanted:
-        raise UserError(f"{path} has {size} bytes but its header speaks of {wanted}; it is cut short or damaged")
+    _check_size(str(path), path.stat().st_size, start + math.prod(shape) * dtype.itemsize)
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)) if math.prod(shape) else np.empty(shape, dtype)
 
 
@@ -146,8 +144,10 @@ def npz_values(path: Path, name: str, rank: int, kinds: str = NUMBERS) -> NDArra
         raise UserError(f"{path} has no array '{name}'; it holds {', '.join(npz_names(path)) or 'nothing'}")
     try:
         with _archive(path) as archive, archive.open(f"{name}.npy") as stream:
-            shape, dtype, _ = _header(stream)
+            shape, dtype, start = _header(stream)
             check(f"{path}: '{name}'", shape, dtype.kind, dtype, rank, kinds)
+            size = archive.getinfo(f"{name}.npy").file_size
+            _check_size(f"{path}: '{name}'", size, start + math.prod(shape) * dtype.itemsize)
             stream.seek(0)
             return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
     except (ValueError, EOFError) as error:
@@ -189,6 +189,11 @@ def _header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
         raise ValueError(f"its format is {version[0]}.{version[1]}; known are 1.0 and 2.0")
     shape, _, dtype = read(stream)
     return shape, dtype, stream.tell()
+
+
+def _check_size(what: str, size: int, wanted: int) -> None:
+    if size != wanted:
+        raise UserError(f"{what} has {size} bytes but its header speaks of {wanted}; it is cut short or damaged")
 
 
 # ---- both

@@ -26,7 +26,8 @@ class XarraySource(DataSource):
 
     def open(self, folder: Path) -> xr.Dataset:
         """The chosen variables under their names in the files; raises UserError, naming file or variable."""
-        datasets = {path: open_file(path) for path in _data_files(folder)}
+        tables = folder / transfer.CONTEXT
+        datasets = {path: open_file(path) for path in _data_files(folder) if not path.is_relative_to(tables)}
         if not datasets:
             raise UserError(f"{folder} holds no file; run the stage fetch first")
         return combine([self._field(folder, name, datasets) for name in self.ingest.variables])

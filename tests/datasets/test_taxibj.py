@@ -85,9 +85,9 @@ def test_one_flow_can_be_chosen_and_others_are_unknown(raw: Path) -> None:
 
 def brute_force(times: np.ndarray, data: np.ndarray) -> dict[np.datetime64, np.ndarray]:
     """DeepST's customs and the first of repeated frames, a day at a time."""
-    kept = {}
+    kept: dict[np.datetime64, np.ndarray] = {}
     for day in np.unique(times.astype("datetime64[D]")):
-        of_day = {}
+        of_day: dict[np.datetime64, np.ndarray] = {}
         for time, frame in zip(times, data, strict=True):
             if time.astype("datetime64[D]") == day:
                 of_day.setdefault(time, np.maximum(frame, 0))

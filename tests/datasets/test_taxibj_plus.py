@@ -13,7 +13,7 @@ import pytest
 from pipeline import paths
 from pipeline.datasets.taxibj_plus import TaxiBJPlus
 from pipeline.errors import UserError
-from pipeline.store import Store
+from pipeline.store import SPLITS, Store
 from stages import fetch, ingest
 from tests.helpers import tiny_params
 
@@ -58,7 +58,7 @@ def test_every_window_reaches_the_store_in_its_own_split(tmp_path: Path) -> None
     fetch.main(settings)
     ingest.main(settings)
     store = Store(paths.STORE)
-    for split, short in (("train", "train"), ("validation", "val"), ("test", "test")):
+    for split, short in zip(SPLITS, WINDOWS, strict=True):
         windows = store.windows.of(split)
         assert len(windows) == WINDOWS[short]
         for number, window in enumerate(windows):

@@ -240,3 +240,10 @@ def test_a_month_of_era5_is_ingested(tmp_path: Path) -> None:
     targets = np.stack([values[store.windows.target_frames(window)] for window in test])
     persistence = ((targets - inputs[:, None]) ** 2).mean() / values.std() ** 2
     assert 0.3 < persistence < 0.5  # about 0.40 at the end of the month
+
+
+def test_tables_of_context_are_not_taken_for_fields(raw: Path) -> None:
+    data().to_netcdf(raw / "a.nc")
+    (raw / "context").mkdir()
+    (raw / "context" / "storms.csv").write_text("time,storm\n2001-01-01,Ada\n")
+    np.testing.assert_array_equal(reader().open(raw)["t"].values, data()["t"].values)

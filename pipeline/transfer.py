@@ -74,7 +74,7 @@ class Source:
         address = settings.source
         if not address:
             raise UserError(f"fetch.source is empty; {by_hand or ANYTHING}")
-        with named(address, by_hand):
+        with named(address, by_hand), _taking(settings.storage, address):
             filesystem, path = connected(address, settings.storage)
             found = _listed(filesystem, path.rstrip("/"))
             if not found:
@@ -119,17 +119,15 @@ def connected(address: str, storage: Mapping[str, Any]) -> tuple[Any, str]:
     if address.startswith(("gs://", "gcs://")):
         # asks each bucket for its kind over gRPC, which waits for minutes behind a proxy and for an emulator
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    try:
-        return fsspec.core.url_to_fs(address, **storage if is_remote(address) else {})
-    except TypeError as error:
-        raise UserError(f"fetch.storage has an option that '{shown(address)}' does not take: {error}") from None
+    filesystem, path = fsspec.core.url_to_fs(address, **storage if is_remote(address) else {})
+    return filesystem, path
 
 
 def zarr_opened(address: str, storage: Mapping[str, Any]) -> Any:
     """The xarray.Dataset of a Zarr store at any address, lazily and without Dask; raises UserError."""
     import xarray as xr
 
-    with named(address), warnings.catch_warnings():
+    with named(address), _taking(storage, address), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # about metadata that is not consolidated
         connected(address, storage)
         options = dict(storage) if is_remote(address) else None
@@ -207,6 +205,17 @@ def named(address: str, by_hand: str = "") -> Iterator[None]:
         raise UserError(f"fetch.source: '{shown(address)}' cannot be read: {shown(_reason(error))}") from None
 
 
+@contextmanager
+def _taking(storage: Mapping[str, Any], address: str) -> Iterator[None]:
+    """File systems take any option and pass it on to a client, some of them only once they are used."""
+    try:
+        yield
+    except TypeError as error:
+        if not storage:
+            raise
+        raise UserError(f"fetch.storage has an option that '{shown(address)}' does not take: {error}") from None
+
+
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
@@ -240,7 +249,8 @@ def _listed(filesystem: Any, path: str) -> dict[str, str]:
 
 
 def _files_below(filesystem: Any, path: str) -> list[str]:
-    is_store = any(filesystem.exists(f"{path}/{name}") for name in ZARR_FILES)
+    has_query = path.startswith("http") and "?" in path
+    is_store = not has_query and any(filesystem.exists(f"{path}/{name}") for name in ZARR_FILES)
     if not is_store and filesystem.isfile(path):
         return [path]
     return sorted(filesystem.find(path))

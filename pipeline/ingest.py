@@ -15,11 +15,6 @@ Missing values (NaN, infinity), by `ingest.missing`:
 from __future__ import annotations
 
 import logging
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -35,15 +30,12 @@ from pipeline.errors import UserError
 from pipeline.moments import Moments
 from pipeline.params import Ingest
 from pipeline.planning import Marks, Plan, planned
-from pipeline.progress import progress
+from pipeline.shards import Merged, write
 from pipeline.work import replacing
 
 log = logging.getLogger(__name__)
 
 STORE = "store.zarr"
-CHECKPOINT = "merged.npz"
-MOST_SHARDS_AT_ONCE = 4
-SECONDS_TO_CONNECT = 10  # to a Dask scheduler
 CONSTANT = 1e-7  # a standard deviation below this share of the mean is rounding of float32
 
 
@@ -57,15 +49,6 @@ class Record:
     times: NDArray[np.datetime64]  # (time,) datetime64[s], or [ms] where a frame is not on a whole second
     marks: Marks
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Merged:
-    """What is known after some shards: `done` of them, moments (C, H, W), missing values (C, time)."""
-
-    done: int
-    moments: Moments
-    missing: NDArray[np.int64]
 
 
 def ingest(
@@ -88,8 +71,7 @@ def ingest(
         with replacing(path) as temporary:
             span = splits.span_of(settings.t_in + settings.t_out, settings.step)
             store.create(temporary, record.variables, record.grid, record.times, span, settings.shard_megabytes)
-    with workers(scheduler) as (executor, at_once):
-        merged = write(record, plan.training, folder, executor, at_once)
+    merged = write(record.fields, plan.training, path, scheduler)
     kept, dropped = _treat_missing(record, plan, merged, settings, path)
     statistics = _statistics(record, merged.moments)
     text = store.Description(
@@ -185,128 +167,6 @@ def _shortest(times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
 def _where(data: xr.DataArray, frame: int) -> str:
     file = file_at(data, frame)
     return f" (file {file})" if file else ""
-
-
-# ---- writing
-
-
-@contextmanager
-def workers(scheduler: str | None) -> Iterator[tuple[Executor, int]]:
-    """An executor and how many shards it may have in hand at once."""
-    if scheduler is None:
-        at_once = min(MOST_SHARDS_AT_ONCE, len(os.sched_getaffinity(0)))
-        with ThreadPoolExecutor(at_once) as executor:
-            yield executor, at_once
-        return
-    from distributed import Client
-
-    try:
-        client = Client(scheduler, timeout=SECONDS_TO_CONNECT)
-    except (OSError, ValueError) as error:
-        raise UserError(f"runtime.dask_scheduler: no Dask scheduler answers at '{scheduler}': {error}") from None
-    with client:
-        yield client.get_executor(pure=False), max(1, sum(client.nthreads().values()))
-
-
-def write(record: Record, training: NDArray[np.bool_], folder: Path, executor: Executor, at_once: int) -> Merged:
-    """Writes the shards that are missing, a bounded number at once, and merges their moments in order."""
-    path = (folder / STORE).absolute()
-    names = list(record.fields)
-    frames = len(record.times)
-    rows = store.rows_per_shard(store.array(zarr.open_group(path, mode="r"), names[0]))
-    total = -(-frames // rows)
-    merged = _resumed(folder, path, names, record, total)
-
-    def jobs() -> Iterator[Future[tuple[Moments, NDArray[np.int64]]]]:
-        for shard in range(merged.done, total):
-            part = slice(shard * rows, min((shard + 1) * rows, frames))
-            pieces = {name: _lean(data[part]) for name, data in record.fields.items()}
-            files = {name: _files(data, part) for name, data in record.fields.items()}
-            yield executor.submit(_write_shard, path, part.start, pieces, training[part], files)
-
-    results = _in_order(jobs(), at_once)
-    for moments, missing in progress(results, "ingest", total, "shard", done=merged.done):
-        part = slice(merged.done * rows, min((merged.done + 1) * rows, frames))
-        counts = merged.missing.copy()
-        counts[:, part] = missing
-        merged = Merged(merged.done + 1, merged.moments.merged(moments), counts)
-        _save(folder / CHECKPOINT, merged)
-    return merged
-
-
-def _in_order(jobs: Iterable[Future[Any]], at_once: int) -> Iterator[Any]:
-    """Results in the order of the jobs, which are started as earlier ones are taken up."""
-    waiting: deque[Future[Any]] = deque()
-    for job in jobs:
-        waiting.append(job)
-        if len(waiting) >= at_once:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _lean(data: xr.DataArray) -> Any:
-    """The Dask array of a few frames without the rest of the record's graph."""
-    import dask
-
-    return dask.optimize(data.data)[0]
-
-
-def _files(data: xr.DataArray, part: slice) -> str:
-    names = dict.fromkeys(file_at(data, frame) for frame in (part.start, part.stop - 1))
-    return " to ".join(name for name in names if name)
-
-
-def _write_shard(
-    path: Path, start: int, pieces: dict[str, Any], training: NDArray[np.bool_], files: dict[str, str]
-) -> tuple[Moments, NDArray[np.int64]]:
-    """Computes and writes one shard of every variable, one variable after the other.
-
-    Returns the moments (C, H, W) of its training frames and the number of missing values (C, frames of the shard).
-    """
-    group = zarr.open_group(path, mode="r+", use_consolidated=False)
-    moments, missing = [], []
-    for name, piece in pieces.items():
-        stop = start + piece.shape[0]
-        try:
-            values = np.asarray(piece.compute(scheduler="synchronous"), dtype=np.float32)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"{name} cannot be read in frames {start} to {stop - 1} (file {files[name] or 'unknown'}): {error}"
-            ) from None
-        missing.append((~np.isfinite(values)).sum(axis=(1, 2)))
-        store.array(group, name)[start:stop] = values
-        moments.append(Moments.of(values[training]))
-    return Moments.stacked(moments), np.stack(missing)
-
-
-def _resumed(folder: Path, path: Path, names: list[str], record: Record, total: int) -> Merged:
-    """The last checkpoint, if the shards it speaks of are all there; else nothing done."""
-    shape = (len(names), *record.grid.shape)
-    fresh = Merged(0, Moments.none(shape), np.zeros((len(names), len(record.times)), np.int64))
-    if not (folder / CHECKPOINT).exists():
-        return fresh
-    with np.load(folder / CHECKPOINT, allow_pickle=False) as saved:
-        merged = Merged(int(saved["done"]), Moments(saved["count"], saved["mean"], saved["squares"]), saved["missing"])
-    group = zarr.open_group(path, mode="r")
-    arrays = [store.array(group, name) for name in names]
-    whole = all(store.shard_is_written(array, path, shard) for array in arrays for shard in range(merged.done))
-    if whole:
-        log.info("going on after shard %d of %d", merged.done, total)
-    return merged if whole else fresh
-
-
-def _save(path: Path, merged: Merged) -> None:
-    moments = merged.moments
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.savez(
-            stream,
-            done=merged.done,
-            count=moments.count,
-            mean=moments.mean,
-            squares=moments.squares,
-            missing=merged.missing,
-        )
 
 
 # ---- missing values

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FRAMES_AT_ONCE = 16
+POINTS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,12 @@ class Moments:
 
 
 def _sum_of_squares(values: NDArray[np.floating], mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    total = np.zeros_like(mean)
-    for start in range(0, len(values), FRAMES_AT_ONCE):  # no second copy of all values in float64
-        deviation = values[start : start + FRAMES_AT_ONCE] - mean
-        total += np.einsum("t...,t...->...", deviation, deviation)
-    return total
+    """Tile by tile, so that no second copy of all values in float64 is made and a tile stays in the cache."""
+    frames, points = values.reshape(len(values), -1), mean.reshape(-1)
+    total = np.zeros_like(points)
+    for point in range(0, len(points), POINTS_AT_ONCE):
+        tile = slice(point, point + POINTS_AT_ONCE)
+        for frame in range(0, len(frames), FRAMES_AT_ONCE):
+            deviation = frames[frame : frame + FRAMES_AT_ONCE, tile] - points[tile]
+            total[tile] += np.einsum("tp,tp->p", deviation, deviation)
+    return total.reshape(mean.shape)

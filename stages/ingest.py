@@ -24,7 +24,8 @@ def main(params: Params) -> None:
     raw = context.joined(source.open(paths.FETCH), paths.FETCH / transfer.CONTEXT)
     settings = {"dataset": params.dataset, "ingest": params.ingest}
     own = {base.__module__ for base in type(source).__mro__ if base.__module__.startswith("pipeline.")}
-    code = own | {f"pipeline.{name}" for name in ("context", "ingest", "planning", "splits", "store", "moments")}
+    modules = ("context", "ingest", "planning", "splits", "store", "shards", "shard_file", "moments")
+    code = own | {f"pipeline.{name}" for name in modules}
     with Work("ingest", inputs=[paths.FETCH], params=settings, code=code) as work:
         scheduler = params.runtime.dask_scheduler
         time_stamps = raw.attrs.get("time_stamps", source.time_stamps)

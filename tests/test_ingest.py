@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
-from numpy.typing import NDArray
 
 from pipeline import ingest as module
 from pipeline import store as store_module
@@ -20,7 +15,6 @@ from pipeline.errors import UserError
 from pipeline.store import SPLITS, Store
 from tests.helpers import moving_waves, record, tiny_params, write_store
 
-ROOT = Path(__file__).parents[1]
 NAMES = ("time", "latitude", "longitude")
 
 
@@ -292,97 +286,6 @@ def test_a_lost_shard_is_written_again(tmp_path: Path) -> None:
     assert bytes_of(tmp_path / module.STORE) == {
         name.removeprefix("store.zarr/"): content for name, content in before.items() if name.startswith("store.zarr/")
     }
-
-
-def run_ingest(source: Path, folder: Path, seconds_per_shard: float = 0, **settings: Any) -> subprocess.Popen[str]:
-    """Ingests a NetCDF file in a process of its own, optionally slowed down; it prints its peak memory in MB."""
-    code = f"""
-import resource, sys, time
-from pathlib import Path
-from pipeline import ingest as module
-from pipeline.datasets.base import combine, field, join, open_file
-from tests.helpers import tiny_params
-save = module._save
-def slow(*arguments):
-    save(*arguments)
-    print("shard", flush=True)
-    time.sleep({seconds_per_shard})
-module._save = slow
-path = Path({str(source)!r})
-data = combine([join("t", {{path.name: field(open_file(path)["t"], {{}}, path)}})])
-module.ingest(data, tiny_params(ingest={settings!r}).ingest, Path({str(folder)!r}))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-
-def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    source = tmp_path / "t.nc"
-    with_missing().to_netcdf(source)
-    settings: dict[str, Any] = {"missing": "fill", "shard_megabytes": 0.006}
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-    assert run_ingest(source, tmp_path / "whole", **settings).communicate()[0].count("shard") == 15
-    process = run_ingest(source, tmp_path / "killed", seconds_per_shard=0.5, **settings)
-    assert process.stdout is not None
-    for _ in range(3):
-        assert process.stdout.readline() == "shard\n"
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert run_ingest(source, tmp_path / "killed", **settings).communicate()[0].count("shard") == 12
-    assert bytes_of(tmp_path / "whole" / module.STORE) == bytes_of(tmp_path / "killed" / module.STORE)
-
-
-def write_long(path: Path, frames: int) -> None:
-    """`frames` of 32 x 64, written in pieces."""
-    import netCDF4
-
-    piece: NDArray[np.float32] = 280 + moving_waves(500, (32, 64))
-    with netCDF4.Dataset(path, "w") as file:
-        for dim, values in (("time", np.arange(frames)), ("latitude", np.linspace(-88, 88, 32))):
-            file.createDimension(dim, len(values))
-            file.createVariable(dim, "f8", (dim,))[:] = values
-        file["time"].units = "hours since 2001-01-01"
-        file.createDimension("longitude", 64)
-        file.createVariable("longitude", "f8", ("longitude",))[:] = np.arange(64) * 5.625
-        field = file.createVariable("t", "f4", NAMES, chunksizes=(100, 32, 64))
-        field.units = "K"
-        for start in range(0, frames, 500):
-            field[start : start + 500] = piece
-
-
-def test_memory_does_not_grow_with_the_length_of_the_record(tmp_path: Path) -> None:
-    peaks = []
-    for frames in (1500, 15000):
-        write_long(tmp_path / f"{frames}.nc", frames)
-        folder = tmp_path / f"work-{frames}"
-        folder.mkdir()
-        output = run_ingest(tmp_path / f"{frames}.nc", folder, shard_megabytes=2).communicate()[0]
-        peaks.append(float(output.split()[-1]))
-    assert peaks[1] - peaks[0] < 75  # the longer record is 110 MB larger in memory, its copies not counted
-
-
-def test_a_dask_scheduler_gives_the_same_bytes(tmp_path: Path) -> None:
-    from distributed import LocalCluster
-
-    source = tmp_path / "t.nc"
-    raw().to_netcdf(source)
-    from pipeline.datasets.base import combine, field, join, open_file
-
-    data = combine([join("t", {"t.nc": field(open_file(source)["t"], {}, source)})])
-    settings = tiny_params().ingest
-    for name in ("threads", "cluster"):
-        (tmp_path / name).mkdir()
-    module.ingest(data, settings, tmp_path / "threads")
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
-        module.ingest(data, settings, tmp_path / "cluster", scheduler=cluster.scheduler_address)
-    assert bytes_of(tmp_path / "threads" / module.STORE) == bytes_of(tmp_path / "cluster" / module.STORE)
-
-
-def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS_TO_CONNECT", 1)
-    with pytest.raises(UserError, match=r"runtime.dask_scheduler: no Dask scheduler answers at 'tcp://127.0.0.1:1'"):
-        module.ingest(raw().chunk(), tiny_params().ingest, tmp_path, scheduler="tcp://127.0.0.1:1")
 
 
 def test_every_split_has_windows_and_the_summary_counts_them(tmp_path: Path) -> None:

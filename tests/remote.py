@@ -33,6 +33,7 @@ class Web:
     breaks: int = 10**9  # how often it breaks off
     password: str | None = None  # of basic authentication, as the header has it
     starts: list[int] = field(default_factory=list)  # of the ranges asked for
+    bytes_sent: int = 0
     address: str = ""
 
 
@@ -58,25 +59,33 @@ class _Handler(BaseHTTPRequestHandler):
             first, last = asked.removeprefix("bytes=").split("-")
             start, stop = int(first), int(last) + 1 if last else len(content)
         part = content[start:stop]
+        limit = self._limit(start, part) if with_body else None  # before the client hears of the answer
         self.send_response(206 if asked and self.web.ranges else 200)
         self.send_header("Content-Length", str(len(part)))
         if asked and self.web.ranges:
             self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(content)}")
         self.end_headers()
         if with_body:
-            self.web.starts.append(start)
-            self._write(part)
+            self._write(part, limit)
 
-    def _write(self, part: bytes) -> None:
+    def _limit(self, start: int, part: bytes) -> int | None:
+        """After how many bytes this answer breaks off."""
+        self.web.starts.append(start)
         limit = self.web.breaks_after
-        if limit is not None and len(part) > limit and self.web.breaks > 0:
-            self.web.breaks -= 1
+        if limit is None or len(part) <= limit or self.web.breaks <= 0:
+            return None
+        self.web.breaks -= 1
+        return limit
+
+    def _write(self, part: bytes, limit: int | None) -> None:
+        if limit is not None:
             self.wfile.write(part[:limit])
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
         else:
             with suppress(ConnectionError):  # who asked only whether it is there
                 self.wfile.write(part)
+                self.web.bytes_sent += len(part)
 
     def log_message(self, *_: Any) -> None:
         pass

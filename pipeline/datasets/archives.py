@@ -75,7 +75,7 @@ def _can_seek(file: transfer.File) -> bool:
         try:
             stream.seek(-1, 2)
             return len(stream.read(1)) == 1
-        except ValueError:  # a web server that gives no ranges
+        except (ValueError, OSError):  # a web server that gives no ranges, or an empty file
             return False
 
 

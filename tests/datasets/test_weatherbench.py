@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from pipeline import transfer
 from pipeline.datasets.base import file_at
 from pipeline.datasets.weatherbench import WeatherBench, short_name
 from pipeline.errors import UserError
 from pipeline.ingest import checked
+from tests import remote
 from tests.helpers import tiny_params, write_weatherbench
 
 
@@ -130,3 +134,127 @@ def test_files_that_overlap_in_time_are_named(two_years: tuple[Path, dict[str, n
         rewrite(file, lambda data: data.assign_coords(time=data["time"] - np.timedelta64(6, "h")))
     with pytest.raises(UserError, match=r"2001-12-31T18:00:00 is repeated at frame 48 \(file geopotential_500_2002"):
         checked(reader().open(folder))
+
+
+# ---- archives and years
+
+
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `served/bucket` with an archive for each variable, as WeatherBench 1 is downloaded, and nothing else."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
+    write_weatherbench(tmp_path / "files", days=20, start="2001-12-20")
+    folder = tmp_path / "served" / remote.BUCKET
+    folder.mkdir(parents=True)
+    for variable in ("geopotential_500", "temperature_850"):
+        with zipfile.ZipFile(folder / f"{variable}_5.625deg.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted((tmp_path / "files" / variable).iterdir()):
+                archive.write(file, file.name)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fetched(folder: Path, variables: tuple[str, ...] = ("geopotential_500", "temperature_850"), **fetch: Any) -> Path:
+    folder.mkdir()
+    reader(fetch=fetch, ingest={"variables": list(variables)}).fetch(folder)
+    return folder
+
+
+def test_the_files_come_out_of_the_variables_archives(packed: Path, tmp_path: Path) -> None:
+    assert contents(fetched(tmp_path / "out", source=str(packed))) == contents(tmp_path / "files")
+    assert list(reader().open(tmp_path / "out").data_vars) == ["z500", "t850"]
+    one = fetched(tmp_path / "one", ("temperature_850",), source=str(packed))
+    assert {name.split("/")[0] for name in contents(one)} == {"temperature_850"}
+
+
+def test_an_archive_of_all_variables_may_hold_folders_or_archives(packed: Path, tmp_path: Path) -> None:
+    nested, flat = tmp_path / "all_5.625deg.zip", tmp_path / "flat.zip"
+    with zipfile.ZipFile(nested, "w") as archive:
+        for file in packed.iterdir():
+            archive.write(file, f"5.625deg/{file.name}")
+        archive.writestr("5.625deg/vorticity_5.625deg.zip", b"is not opened")
+    with zipfile.ZipFile(flat, "w") as archive:
+        for name in contents(tmp_path / "files"):
+            archive.write(tmp_path / "files" / name, name)
+    for source in (nested, flat):
+        assert contents(fetched(tmp_path / source.stem, source=str(source))) == contents(tmp_path / "files")
+
+
+def test_an_archive_is_not_opened_for_what_lies_there_unpacked(packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "files" / "geopotential_500").rename(packed / "geopotential_500")
+    (packed / "geopotential_500_5.625deg.zip").write_bytes(b"broken")
+    (packed / "all_5.625deg.zip").write_bytes(b"broken")
+    assert len(contents(fetched(tmp_path / "out", source=str(packed)))) == 4
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_of_an_archive_on_the_web_only_the_chosen_members_are_read(
+    ranges: bool, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "BLOCK_BYTES", 10_000)
+    everything = packed / "download"
+    with zipfile.ZipFile(everything, "w") as archive:
+        archive.writestr("vorticity/vorticity_2001_5.625deg.nc", bytes(20_000_000))
+        for name in contents(tmp_path / "files"):
+            archive.write(tmp_path / "files" / name, name)
+    with remote.web(packed, ranges=ranges) as web:
+        out = fetched(tmp_path / "out", ("temperature_850",), source=f"{web.address}/download?path=%2F&files=all.zip")
+        assert contents(out).keys() == {f"temperature_850/temperature_850_{year}_5.625deg.nc" for year in (2001, 2002)}
+        assert (web.bytes_sent < 10_000_000) == ranges
+
+
+def test_a_published_sum_is_that_of_the_archive(packed: Path, tmp_path: Path) -> None:
+    sums = tmp_path / "checksums.sha512"
+    lines = {
+        file: f"{hashlib.sha512(file.read_bytes()).hexdigest()}  ./5.625deg/x/{file.name}" for file in packed.iterdir()
+    }
+    sums.write_text("\n".join(lines.values()))
+    out = fetched(tmp_path / "out", source=str(packed), checksums=str(sums))
+    assert contents(out) == contents(tmp_path / "files")
+    archive = packed / "geopotential_500_5.625deg.zip"
+    archive.write_bytes(archive.read_bytes() + b"?")
+    with pytest.raises(UserError, match=r"geopotential_500_5\.625deg\.zip came with sha512 .*sha512 says"):
+        fetched(tmp_path / "again", source=str(packed), checksums=str(sums))
+
+
+@pytest.mark.parametrize("kind", ["s3", "gcs"])
+def test_archives_are_read_where_a_store_keeps_them(kind: str, packed: Path, tmp_path: Path) -> None:
+    serving = remote.s3(packed.parent) if kind == "s3" else remote.gcs(packed)
+    with serving as (address, storage):
+        out = fetched(tmp_path / "out", source=address, storage=storage)
+    assert contents(out) == contents(tmp_path / "files")
+    assert not list((tmp_path / ".work").rglob("*.zip"))
+
+
+def test_a_year_is_chosen_by_the_files_names(packed: Path, tmp_path: Path) -> None:
+    for source in (packed, tmp_path / "files"):
+        out = fetched(tmp_path / f"out-{source.name}", source=str(source), years=[2002, 2002])
+        assert sorted(contents(out)) == [
+            f"{name}/{name}_2002_5.625deg.nc" for name in ("geopotential_500", "temperature_850")
+        ]
+    with pytest.raises(UserError, match=r"no file of 'geopotential_500' for 1999-2000, 2003; it holds 2001-2002"):
+        fetched(tmp_path / "no", source=str(packed), years=[1999, 2003])
+
+
+def test_a_level_of_four_digits_is_no_year(packed: Path, tmp_path: Path) -> None:
+    (tmp_path / "files" / "geopotential_1000").mkdir()
+    (tmp_path / "files" / "geopotential_1000" / "geopotential_1000_2001_5.625deg.nc").write_bytes(b"z")
+    out = fetched(tmp_path / "out", ("geopotential_1000",), source=str(tmp_path / "files"), years=[2001, 2001])
+    assert list(contents(out)) == ["geopotential_1000/geopotential_1000_2001_5.625deg.nc"]
+
+
+def test_a_file_without_a_year_in_its_name_is_named(tmp_path: Path, packed: Path) -> None:
+    (tmp_path / "files" / "temperature_850" / "more.nc").write_bytes(b"")
+    with pytest.raises(UserError, match=r"fetch\.years: \S+/more\.nc has no year in its name"):
+        fetched(tmp_path / "out", source=str(tmp_path / "files"), years=[2001, 2001])
+
+
+@pytest.mark.parametrize("source", [None, "raw/weatherbench"])
+def test_what_to_download_by_hand_is_told(source: str | None, tmp_path: Path, packed: Path) -> None:
+    message = r"get VARIABLE_5\.625deg\.zip .* from https://dataserv\.ub\.tum\.de\S+ .* put them into raw/weatherbench"
+    with pytest.raises(UserError, match=message):
+        fetched(tmp_path / "out", source=source)

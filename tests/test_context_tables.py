@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline import context
+from pipeline.captions import clean
 from pipeline.errors import UserError
 from tests.helpers import moving_waves, record
 
@@ -161,6 +162,12 @@ def test_numbers_of_parquet_are_short_and_missing_ones_are_not_said(tmp_path: Pa
     assert told(tmp_path / "a.parquet", hours(2)) == ["t: 14; kind: rain", "t: 0.333333; w: 2"]
 
 
+def test_times_between_milliseconds_count_from_the_next_one(tmp_path: Path) -> None:
+    stamps = np.array(["2019-03-01T00:00:00.000001", "2019-03-01T01"], "datetime64[us]")
+    pd.DataFrame({"time": stamps, "a": [1, 2]}).to_parquet(tmp_path / "a.parquet")
+    assert told(tmp_path / "a.parquet", START + np.arange(2).astype("timedelta64[ms]")) == ["", "a: 1"]
+
+
 def test_parquet_dates_hold_for_their_day(tmp_path: Path) -> None:
     dates = pd.Series(["2019-03-02"]).astype("datetime64[s]").dt.date
     pd.DataFrame({"time": dates, "holiday": ["spring"]}).to_parquet(tmp_path / "a.parquet")
@@ -214,6 +221,7 @@ def test_a_table_of_other_times_is_noted(tmp_path: Path) -> None:
         ("time,a\n2019-03-01T10:00Z,1\n", "without a time zone"),
         ("time,a\n,1\n", "line 2: time is ''"),
         ("time,until,a\n2019-03-02,2019-03-01,1\n", "until 2019-03-01 does not come after time 2019-03-02"),
+        ("time,until,a\n2019-03-02,2019-03-02 00:00,1\n", "until 2019-03-02 00:00 does not come after"),
         ('time,a\n2019-03-01,"1\n', "is no CSV table in UTF-8: unexpected end of data"),
     ],
 )
@@ -245,3 +253,8 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:
             context.table(tmp_path / name)
         assert words in str(error.value)
+
+
+def test_the_short_cut_for_plain_text_changes_nothing() -> None:
+    for text in ("light rain", "-3.5 °C", "50% of A/B: x", "a  b", " a", "a\n", "a;b", "<b>x</b>", "é", "e\u0301"):
+        assert context.fact("a", text) == f"a: {clean(text).replace(';', ',')}"

@@ -118,9 +118,9 @@ class Incident:
 
     @property
     def words(self) -> str:
-        """Kind and place in one, so that they stay together where several incidents are told."""
+        """Kind and place, in cells; in one, so that they stay together where several incidents are told."""
         rows, columns = np.divmod(self.cells, SIDE)
-        return f"{self.kind} on the main street at {_range('row', rows)}, {_range('column', columns)}"
+        return f"{self.kind} on the main street at {_range('x', columns)}, {_range('y', rows)}"
 
     def effect(self, levels: Array) -> tuple[Array, Array]:
         """(slots + TAIL,) what `change` and `surge` are multiplied by, for the record's `levels` from its start."""
@@ -247,4 +247,4 @@ def _lasting(noise: Array, hours: float) -> Array:
 
 def _range(word: str, values: NDArray[np.int64]) -> str:
     first, last = int(values.min()), int(values.max())
-    return f"{word} {first}" if first == last else f"{word}s {first} to {last}"
+    return f"{word} {first}" if first == last else f"{word} {first} to {last}"

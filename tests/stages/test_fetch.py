@@ -92,6 +92,16 @@ def test_a_source_that_breaks_off_leaves_nothing_under_data() -> None:
     assert not paths.DATA.exists()
 
 
+@pytest.mark.usefixtures("mine")
+def test_tables_for_the_prompt_lie_beside_the_raw_files(tmp_path: Path) -> None:
+    (tmp_path / "holidays.csv").write_text("time,holiday\n2013-07-01,none\n")
+    fetch.main(tiny_params(dataset="mine", fetch={"context": ["holidays.csv"]}))
+    names = sorted(str(file.relative_to(paths.FETCH)) for file in paths.FETCH.rglob("*") if file.is_file())
+    assert names == ["context/holidays.csv", "half.txt", "whole.txt"]
+    with pytest.raises(UserError, match=r"nothing is at 'events\.csv'"):
+        fetch.main(tiny_params(dataset="mine", fetch={"context": ["events.csv"]}))
+
+
 def test_a_record_over_the_new_year_is_split_by_year(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weather_twin, "Atmosphere", TravellingWave)
     fetch.main(tiny_params(dataset="weather_twin", fetch={"days": 370, "spin_up_days": 7}))

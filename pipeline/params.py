@@ -87,7 +87,7 @@ class Fires(Section):
     seen: Positive = 12  # environments within the moderate range of heat release
     unseen: NonNegative = 4  # environments with larger fires
     simulations: Positive = 3  # of each environment
-    seconds: Annotated[int, Field(ge=10)] = 180  # of each simulation, from the ignition on
+    seconds: Annotated[int, Field(ge=10)] = 150  # of each simulation, from the ignition on
 
 
 class Fetch(Section):

@@ -324,7 +324,7 @@ class Runtime(Section):
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     dask_scheduler: str | None = None  # address of a dask.distributed scheduler; null: threads here
     answers: Path = ANSWERS  # what captioners have answered; clones may share it by an absolute path
-    loader_workers: NonNegative = 0  # processes that read windows ahead of a model; 0: the model's own
+    loader_workers: NonNegative = 0  # processes that read windows ahead of training and scoring; 0: its own
 
 
 class Params(Section):

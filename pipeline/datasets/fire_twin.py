@@ -63,7 +63,7 @@ BUDGET_ERROR = 1e-9  # of the heat supplied
 BACK_LAYER = 15.0  # K over the ambient temperature, on average, where smoke has come against the air
 BACK_LAYERING = -0.5  # correlation of its length with the ventilation over the critical velocity, at most
 PERSISTENCE_LEADS = (1, 2, 4, 8, 16)  # frames
-LIVELY_LEAD, LIVELY = 4, (0.1, 0.8)  # frames; share of the change between independent frames
+LIVELY_LEAD, LIVELY = 8, (0.1, 0.8)  # frames; share of the change between independent frames
 
 
 @dataclass(frozen=True)
@@ -329,7 +329,8 @@ def _against_the_air(findings: Sequence[Findings]) -> list[str]:
     lengths = np.array([finding.back_layering for finding in findings])
     if len({finding.run.environment for finding in findings}) < JUDGED_ENVIRONMENTS:
         return []
-    correlation = float(np.corrcoef(lengths, [finding.ventilation for finding in findings])[0, 1])
+    ventilation = [finding.ventilation for finding in findings]
+    correlation = float(np.corrcoef(lengths, ventilation)[0, 1]) if lengths.std() > 0 else 0.0
     log.info("smoke comes up to %.3g m against the air; correlation with it %.2f", lengths.max(), correlation)
     if correlation <= BACK_LAYERING:
         return []

@@ -161,7 +161,7 @@ class Tunnel:
         self.state = before + dt * first
         second, later_flows = self._tendency(self.state, self.velocity, power)
         self.state = before + 0.5 * dt * (first + second)
-        supplied, out, walls = 0.5 * dt * (flows + later_flows)
+        supplied, out, walls = map(float, 0.5 * dt * (flows + later_flows))
         self.budget.supplied += supplied
         self.budget.carried_out += out
         self.budget.lost_to_walls += walls

@@ -106,7 +106,7 @@ def test_the_heat_supplied_is_stored_carried_out_or_lost_to_the_walls() -> None:
     run = gone_on(tunnel(megawatts=12.0, ventilation=9.0, growth=2.0), 8.0)
     budget = run.budget
     assert budget.error < 1e-12
-    assert min(budget.carried_out, budget.stored) > 0.1 * budget.supplied
+    assert min(budget.carried_out, budget.stored) > 0.05 * budget.supplied
     assert budget.lost_to_walls > 0
     expected = 0.65 * 12e6 / 6 * (8 - 2 + 2 / 3)  # t-squared growth for 2 s, then the peak
     np.testing.assert_allclose(budget.supplied, expected, rtol=0.25)  # the flames flicker

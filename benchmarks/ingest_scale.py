@@ -1,0 +1,86 @@
+"""How the cost of ingest grows with the record, and the memory it takes.
+
+    python -m benchmarks.ingest_scale --units 1 2 5 10 20 50 100
+    python -m benchmarks.ingest_scale --units 100 --megabytes 200 --limit 1000      # 20 GB within 1 GB
+
+A unit is one NetCDF file of two fields on 32 x 64. A record of n units is that file opened n times, with time stamps
+that follow one another: every byte is read through HDF5, decoded, checked, compressed and written, but the raw files
+need the disk once. Each record is ingested in a process of its own; its peak memory is the kernel's own count of
+that process. `--limit` is a hard limit on the memory that the process may take for data (RLIMIT_DATA): beyond it an
+allocation fails and so does the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import xarray as xr
+
+from benchmarks.ingest import FIELDS, write_record
+from pipeline.datasets.base import combine, field, join, open_file
+from pipeline.ingest import STORE, ingest
+from pipeline.params import Ingest
+
+ROWS, COLUMNS = 32, 64
+
+
+def opened(path: Path, units: int) -> xr.Dataset:
+    """The file's record, `units` times one after another."""
+    with open_file(path) as dataset:
+        times = dataset["time"].values
+        length = times[-1] - times[0] + (times[1] - times[0])
+    fields = []
+    for name in FIELDS:
+        pieces = {}
+        for unit in range(units):
+            piece = field(open_file(path)[name], {}, path)
+            pieces[f"{unit:04}"] = piece.assign_coords(time=times + unit * length)
+        fields.append(join(name, pieces))
+    return combine(fields)
+
+
+def measured(path: Path, folder: Path, units: int, limit: int | None) -> tuple[float, float, float]:
+    """Seconds, the seconds among them before the first shard, and the peak of resident memory in MB."""
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit * 1_000_000, limit * 1_000_000))
+    start = time.perf_counter()
+    raw = opened(path, units)
+    ready = time.perf_counter() - start
+    ingest(raw, Ingest(variables=FIELDS), folder)
+    return time.perf_counter() - start, ready, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--units", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50, 100])
+    parser.add_argument("--megabytes", type=float, default=50, help="of one unit, uncompressed")
+    parser.add_argument("--limit", type=int, help="of memory for data, in MB")
+    options = parser.parse_args()
+    frames = round(options.megabytes * 1e6 / (4 * len(FIELDS) * ROWS * COLUMNS))
+    print("units     record   seconds  of which opening  s a unit   MB/s  peak memory")
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "record.nc"
+        write_record(path, frames, ROWS, COLUMNS)
+        for units in options.units:
+            folder = Path(temporary) / f"{units}"
+            folder.mkdir()
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                seconds, opening, peak = process.submit(measured, path, folder, units, options.limit).result()
+            megabytes = units * frames * 4 * len(FIELDS) * ROWS * COLUMNS / 1e6
+            shutil.rmtree(folder / STORE)
+            print(
+                f"{units:5}  {megabytes:6.0f} MB  {seconds:8.2f}  {opening:16.2f}  {seconds / units:8.3f}  "
+                f"{megabytes / seconds:5.0f}  {peak:8.0f} MB",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Blocks that teachers and students share: convolutions that know a globe, and padding to a multiple."""
+"""Blocks that models share: convolutions that know a globe, padding to a multiple, SimVP's first frame encoder."""
 
 from __future__ import annotations
 
@@ -25,6 +25,77 @@ class GridConv2d(nn.Conv2d):
         if self.periodic:
             input = wrap_columns(input, self.reach, self.reach)
         return super().forward(input)
+
+
+class GridDoubling2d(nn.ConvTranspose2d):
+    """A 3x3 transposed convolution of stride 2, the counterpart of a `GridConv2d` of stride 2.
+
+    Doubles rows and columns; columns wrap around where the grid is periodic in longitude.
+    """
+
+    def __init__(self, width_in: int, width_out: int, *, periodic: bool) -> None:
+        super().__init__(width_in, width_out, 3, stride=2, padding=1, output_padding=1)
+        self.periodic = periodic
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        columns = 2 * input.shape[-1]
+        if self.periodic:  # the last column also takes from the first one, its neighbour around the globe
+            input = wrap_columns(input, 0, 1)
+        return super().forward(input)[..., :columns]
+
+
+class StridedEncoder(nn.Module):
+    """The first SimVP's encoder of frames: 3x3 convolutions of stride 1, 2, 1, 2, ...
+
+    Each with GroupNorm(2) and LeakyReLU(0.2); the first one's output is the skip. Source: Gao et al. 2022, "SimVP".
+    `blocks` is even; the grid shrinks by `2 ** (blocks / 2)`, which must divide it.
+    """
+
+    def __init__(self, variables: int, width: int, blocks: int, *, periodic: bool) -> None:
+        super().__init__()
+        self.first = _normed(GridConv2d(variables, width, 3, periodic=periodic))
+        self.others = nn.Sequential(
+            *(_normed(GridConv2d(width, width, 3, periodic=periodic, stride=1 + i % 2)) for i in range(1, blocks))
+        )
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) -> latent (N, width, h, w) and skip (N, width, H, W)."""
+        skip = self.first(frames)
+        return self.others(skip), skip
+
+
+class StridedDecoder(nn.Module):
+    """The mirror image of `StridedEncoder`; the skip is concatenated before the last convolution."""
+
+    def __init__(self, variables: int, width: int, blocks: int, *, periodic: bool) -> None:
+        super().__init__()
+        layers: list[GridDoubling2d | GridConv2d] = [
+            GridConv2d(width, width, 3, periodic=periodic) if i % 2 else GridDoubling2d(width, width, periodic=periodic)
+            for i in range(blocks - 1)
+        ]
+        self.layers = nn.Sequential(*map(_normed, layers))
+        self.last = _normed(GridConv2d(2 * width, width, 3, periodic=periodic))
+        self.readout = nn.Conv2d(width, variables, 1)
+
+    def forward(self, latent: Tensor, skip: Tensor) -> Tensor:
+        """(N, width, h, w) and (N, width, H, W) -> (N, C, H, W)."""
+        frames: Tensor = self.readout(self.last(torch.cat([self.layers(latent), skip], dim=1)))
+        return frames
+
+
+def _normed(conv: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
+    return nn.Sequential(conv, nn.GroupNorm(2, conv.out_channels), nn.LeakyReLU(0.2))
+
+
+def drop_path(residual: Tensor, rate: float, training: bool) -> Tensor:
+    """Leaves the residual out for a share `rate` of the samples while training, and keeps its mean.
+
+    Source: Huang et al. 2016, "Deep Networks with Stochastic Depth".
+    """
+    if not training or rate == 0:
+        return residual
+    kept = torch.rand(len(residual), *(1,) * (residual.ndim - 1), device=residual.device) >= rate
+    return residual * kept / (1 - rate)
 
 
 class DilatedDepthwiseConv2d(GridConv2d):

@@ -8,7 +8,11 @@ from torch.nn import functional as F
 from pipeline.layers import (
     DilatedDepthwiseConv2d,
     GridConv2d,
+    GridDoubling2d,
     Normaliser,
+    StridedDecoder,
+    StridedEncoder,
+    drop_path,
     pad_to_multiple,
     padded_size,
     wrap_columns,
@@ -86,6 +90,48 @@ def test_the_depthwise_convolution_trains_under_autocast() -> None:
         loss = layer(images.bfloat16()).float().square().sum()
     (gradient,) = torch.autograd.grad(loss, [layer.weight])
     torch.testing.assert_close(gradient, expected, rtol=0.05, atol=0.05 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (3, 1), (1, 5)])
+def test_doubling_is_the_librarys_on_a_plane_and_wraps_on_a_globe(shape: tuple[int, int]) -> None:
+    plane, globe = (GridDoubling2d(2, 3, periodic=periodic).double() for periodic in (False, True))
+    globe.load_state_dict(plane.state_dict())
+    images, (height, width) = noise(2, 2, *shape), shape
+    library = F.conv_transpose2d(images, plane.weight, plane.bias, stride=2, padding=1, output_padding=1)
+    assert torch.equal(plane(images), library)
+    around = F.conv_transpose2d(
+        images.repeat(1, 1, 1, 3), plane.weight, plane.bias, stride=2, padding=1, output_padding=1
+    )
+    torch.testing.assert_close(globe(images), around[..., 2 * width : 4 * width])
+    assert globe(images).shape == (2, 3, 2 * height, 2 * width)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize("blocks", [2, 4, 6])
+def test_the_strided_encoder_halves_and_the_decoder_doubles_as_often(blocks: int, periodic: bool) -> None:
+    encoder = StridedEncoder(3, 4, blocks, periodic=periodic).double()
+    decoder = StridedDecoder(5, 4, blocks, periodic=periodic).double()
+    frames, stride = noise(2, 3, 8, 16), 2 ** (blocks // 2)
+    latent, skip = encoder(frames)
+    assert latent.shape == (2, 4, 8 // stride, 16 // stride)
+    assert skip.shape == (2, 4, 8, 16)
+    assert decoder(latent, skip).shape == (2, 5, 8, 16)
+    turned = decoder(*encoder(frames.roll(stride, -1)))
+    assert torch.allclose(turned, decoder(latent, skip).roll(stride, -1)) is periodic
+
+
+def test_drop_path_works_while_training_only_and_keeps_the_mean() -> None:
+    residual = torch.ones(4000, 1, 1, 1)
+    dropped = drop_path(residual, 0.5, training=True)
+    assert set(dropped.flatten().tolist()) == {0.0, 2.0}
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.1)
+    assert drop_path(residual, 0.5, training=False) is residual
+    assert drop_path(residual, 0.0, training=True) is residual
+
+
+def test_drop_path_drops_whole_samples() -> None:
+    dropped = drop_path(torch.ones(64, 3, 5), 0.5, training=True)
+    assert (dropped.amax((1, 2)) == dropped.amin((1, 2))).all()
 
 
 @pytest.mark.parametrize(("left", "right"), [(0, 0), (2, 1), (5, 5), (7, 0), (0, 13), (16, 17)])

@@ -6,5 +6,7 @@ TEACHERS = Registry(
     "teacher",
     {
         "simvp": "pipeline.teachers.simvp:SimVP",
+        "earthfarseer": "pipeline.teachers.earthfarseer:EarthFarseer",
+        "triton": "pipeline.teachers.triton:Triton",
     },
 )

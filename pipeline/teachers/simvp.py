@@ -3,9 +3,14 @@
 Source: Gao et al. 2022, "SimVP: Simpler yet Better Video Prediction", and Tan et al. 2022, "SimVP: Towards
 Simple yet Powerful Spatiotemporal Predictive Learning" (gSTA). The encoder and decoder work on each frame,
 the translator on all frames stacked in channels. Z_v is the translator's latent after half of its blocks.
+
+`PAPER_SIZES` on `PAPER_PROBLEM` is the "SimVP-Deep" of S2-KD, 80.5 M parameters in its Table 3, which states no
+sizes: 81.1 M with the alignment (N = 2, 8 heads, text of width 384).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -13,9 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline import models
-from pipeline.layers import DilatedDepthwiseConv2d, GridConv2d, pad_to_multiple, padded_size
+from pipeline.layers import DilatedDepthwiseConv2d, GridConv2d, drop_path, pad_to_multiple, padded_size
 from pipeline.models import Problem
 from pipeline.teachers.base import Teacher
+
+PAPER_PROBLEM = Problem(t_in=10, t_out=10, variables=2, height=64, width=64, periodic=False)  # Prometheus
+PAPER_SIZES: dict[str, Any] = {
+    "spatial_width": 64,
+    "translator_width": 512,
+    "spatial_blocks": 4,
+    "translator_blocks": 14,
+}
 
 
 class SimVP(Teacher):
@@ -116,15 +129,8 @@ class GatedBlock(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, images: Tensor) -> Tensor:
-        images = images + self._dropped(self.attention_scale * self.attention(images))
-        return images + self._dropped(self.mlp_scale * self.mlp(images))
-
-    def _dropped(self, residual: Tensor) -> Tensor:
-        """Drop path: leaves the residual out for some samples while training."""
-        if not self.training or self.drop_path == 0:
-            return residual
-        kept = torch.rand(len(residual), 1, 1, 1, device=residual.device) >= self.drop_path
-        return residual * kept / (1 - self.drop_path)
+        images = images + drop_path(self.attention_scale * self.attention(images), self.drop_path, self.training)
+        return images + drop_path(self.mlp_scale * self.mlp(images), self.drop_path, self.training)
 
 
 class GatedAttention(nn.Module):

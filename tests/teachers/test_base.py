@@ -11,11 +11,21 @@ from torch import nn
 
 from pipeline.batch import Text
 from pipeline.errors import UserError
-from pipeline.models import Problem
-from pipeline.teachers.base import CrossAttention, CrossModalAlignment, build, load, save_teacher
-from tests.teachers.test_simvp import SIZES, TEXT, inputs_of, lively, problem, teacher, words
+from pipeline.models import Problem, parameter_count
+from pipeline.teachers import TEACHERS
+from pipeline.teachers.base import CrossAttention, CrossModalAlignment, Teacher, build, load, save_teacher
+from tests.teachers import tiny
+from tests.teachers.tiny import NAMES, TEXT, dead, inputs_of, lively, problem, words
 
-ARGUMENTS: dict[str, Any] = {"name": "simvp", "sizes": SIZES, "text_width": TEXT, "layers": 2, "heads": 2}
+every_teacher = pytest.mark.parametrize("name", NAMES)
+
+
+def teacher(**changes: Any) -> Teacher:
+    return tiny.teacher("simvp", **changes)
+
+
+def arguments(name: str, text_width: int | None = TEXT) -> dict[str, Any]:
+    return {"name": name, "sizes": tiny.SIZES[name], "text_width": text_width, "layers": 2, "heads": 2}
 
 
 def test_cross_attention_equals_torchs_multihead_attention_with_the_same_weights() -> None:
@@ -37,6 +47,7 @@ def test_alignment_is_a_chain_of_blocks_over_one_projected_text() -> None:
     torch.manual_seed(0)
     alignment = CrossModalAlignment(8, TEXT, layers=3, heads=2)
     visual, text = torch.randn(2, 4, 8), words()
+    assert alignment.text_projection is not None
     expected = visual
     for block in alignment.blocks:
         expected = block(expected, alignment.text_projection(text.tokens), text.mask)
@@ -49,8 +60,88 @@ def test_heads_that_do_not_divide_the_width_are_named() -> None:
         CrossModalAlignment(8, TEXT, layers=1, heads=3)
 
 
-def test_another_caption_gives_another_forecast_and_features_and_only_to_its_own_window() -> None:
-    model = lively(teacher())
+def test_every_teacher_of_the_table_is_held_to_what_follows() -> None:
+    assert set(NAMES) == set(TEACHERS)
+
+
+@every_teacher
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize(
+    ("t_in", "t_out", "variables", "height", "width"),
+    [(2, 2, 2, 8, 16), (3, 1, 1, 9, 13), (2, 5, 3, 7, 16), (1, 1, 2, 5, 6), (5, 2, 1, 3, 2)],
+)
+def test_forecast_and_features_have_the_shapes_that_are_declared(
+    name: str, t_in: int, t_out: int, variables: int, height: int, width: int, periodic: bool
+) -> None:
+    shape: dict[str, Any] = {"t_in": t_in, "t_out": t_out, "variables": variables, "height": height, "width": width}
+    model = tiny.teacher(name, periodic=periodic, **shape)
+    output = model(inputs_of(model), words())
+    assert output.forecast.shape == (2, t_out, variables, height, width)
+    assert output.fused.shape == (2, model.latent_grid[0] * model.latent_grid[1], model.latent_width)
+    assert torch.isfinite(output.forecast).all()
+
+
+@every_teacher
+@pytest.mark.parametrize("text", [TEXT, None])
+def test_a_gradient_reaches_every_parameter(name: str, text: int | None) -> None:
+    assert dead(tiny.teacher(name, text=text, height=16)) == []
+
+
+@every_teacher
+def test_a_frame_of_the_input_reaches_the_features(name: str) -> None:
+    model = lively(tiny.teacher(name))
+    inputs = inputs_of(model).requires_grad_()
+    (gradient,) = torch.autograd.grad(model(inputs, words()).fused.square().sum(), [inputs])
+    assert (gradient.abs().amax((0, 3, 4)) > 0).all()
+
+
+@every_teacher
+@torch.no_grad()
+def test_half_precision_gives_nearly_the_same_forecast(name: str) -> None:
+    model = lively(tiny.teacher(name))
+    inputs = inputs_of(model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(inputs, words())
+    full = model(inputs, words())
+    assert torch.isfinite(half.forecast).all()
+    for rough, exact in ((half.forecast, full.forecast), (half.fused, full.fused)):
+        assert float((rough - exact).square().mean().sqrt()) < 0.1 * float(exact.std())
+
+
+@every_teacher
+def test_a_text_free_teacher_is_the_same_but_for_the_texts_projection(name: str) -> None:
+    with_text, without = tiny.teacher(name), tiny.teacher(name, text=None)
+    shapes = {key: value.shape for key, value in with_text.state_dict().items()}
+    projection = {key: shapes.pop(key) for key in list(shapes) if "text_projection" in key}
+    assert {key: value.shape for key, value in without.state_dict().items()} == shapes
+    assert parameter_count(with_text) - parameter_count(without) == sum(map(torch.Size.numel, projection.values()))
+
+
+def test_a_text_free_alignment_attends_from_the_fields_to_themselves() -> None:
+    torch.manual_seed(0)
+    alignment = CrossModalAlignment(8, None, layers=2, heads=2)
+    visual = torch.randn(2, 4, 8)
+    expected = visual
+    for block in alignment.blocks:
+        expected = block(expected, expected, torch.ones(2, 4, dtype=torch.bool))
+    torch.testing.assert_close(alignment(visual, None), expected)
+    far = visual.clone()
+    far[:, -1] += 1
+    assert not torch.allclose(alignment(far, None)[:, 0], expected[:, 0], atol=1e-3)
+
+
+@every_teacher
+def test_text_that_is_missing_or_not_expected_is_refused(name: str) -> None:
+    with_text, without = tiny.teacher(name), tiny.teacher(name, text=None)
+    with pytest.raises(ValueError, match="built with text and was given none"):
+        with_text(inputs_of(with_text), None)
+    with pytest.raises(ValueError, match="text-free and was given text"):
+        without(inputs_of(without), words())
+
+
+@every_teacher
+def test_another_caption_gives_another_forecast_and_features_and_only_to_its_own_window(name: str) -> None:
+    model = lively(tiny.teacher(name))
     inputs, text = inputs_of(model), words()
     tokens = text.tokens.clone()
     tokens[0] = -tokens[0]
@@ -60,8 +151,9 @@ def test_another_caption_gives_another_forecast_and_features_and_only_to_its_own
         torch.testing.assert_close(before[1], after[1])
 
 
-def test_padding_tokens_change_nothing() -> None:
-    model = lively(teacher())
+@every_teacher
+def test_padding_tokens_change_nothing(name: str) -> None:
+    model = lively(tiny.teacher(name))
     inputs, text = inputs_of(model), words(length=4)
     padded = Text(
         torch.cat([text.tokens, 100 * torch.randn(2, 3, TEXT)], dim=1),
@@ -111,14 +203,22 @@ def test_the_forecast_does_not_depend_on_units() -> None:
     torch.testing.assert_close(other.fused, plain.fused, rtol=1e-3, atol=1e-3)
 
 
-def test_a_saved_teacher_gives_the_same_when_loaded(tmp_path: Path) -> None:
-    model = lively(teacher())
+@every_teacher
+@pytest.mark.parametrize("text_width", [TEXT, None])
+def test_a_saved_teacher_gives_the_same_when_loaded(name: str, text_width: int | None, tmp_path: Path) -> None:
+    model = lively(tiny.teacher(name, text=text_width))
     model.normaliser.set([10.0, -4.0], [3.0, 0.5])
-    save_teacher(model, tmp_path / "teacher", **ARGUMENTS)
+    save_teacher(model, tmp_path / "teacher", **arguments(name, text_width))
     again = load(tmp_path / "teacher")
     assert not again.training
-    inputs, text = inputs_of(model), words()
+    inputs, text = inputs_of(model), words() if text_width else None
     assert torch.equal(again(inputs, text).forecast, model(inputs, text).forecast)
+
+
+def test_a_text_free_teachers_weights_do_not_fit_one_with_text(tmp_path: Path) -> None:
+    save_teacher(teacher(text=None), tmp_path / "teacher", **arguments("simvp", TEXT))
+    with pytest.raises(UserError, match=r"does not fit its config\.json"):
+        load(tmp_path / "teacher")
 
 
 def test_wrong_names_and_sizes_are_sentences() -> None:

@@ -22,7 +22,13 @@ def caption_requests(store: Store, windows: NDArray[np.int64]) -> Iterator[Capti
     for block, first, record in _blocks(store, windows):
         for window in block:
             frames = layout.input_frames(window)
-            yield CaptionRequest(int(window), record[frames - first], times[frames], description)
+            context = context_of(store, frames)
+            yield CaptionRequest(int(window), record[frames - first], times[frames], description, context)
+
+
+def context_of(store: Store, frames: NDArray[np.int64]) -> tuple[str, ...]:
+    """What was known at the time of each of these frames, as the record has it; empty if it has nothing."""
+    return () if store.context is None else tuple(store.context[frames].tolist())
 
 
 def frames_per_block(store: Store) -> int:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline import captions, guard, paths
 from pipeline.answers import Answer, Answers
-from pipeline.caption_requests import caption_requests, frames_per_block
+from pipeline.caption_requests import caption_requests, context_of, frames_per_block
 from pipeline.captioners.base import Caption, Captioner, CaptionRequest
 from pipeline.errors import UserError
 from pipeline.progress import progress
@@ -45,15 +45,30 @@ class Inputs:
 
 
 def request_keys(captioner: Captioner, store: Store) -> Iterator[Inputs]:
-    """The digests of every window. A prompt is no part of them: the template, the record and the times make it."""
+    """The digests of every window. A prompt is no part of them: the template, the record, the times and the context
+    make it.
+    """
     layout, hashes = store.windows, frame_hashes(store)
-    of_run = _digest(captioner.model, captioner.prompt, captioner.identity, captioner.described(store.description))
-    stamps = store.times.astype("<i8")
+    described = captioner.described(store.description, layout.t_in)
+    of_run = _digest(captioner.model, captioner.prompt, captioner.identity, described)
     for window in range(len(layout)):
         frames = layout.input_frames(window)
         inputs = hashlib.sha256(hashes[frames].tobytes()).digest()
-        key = hashlib.sha256(of_run + inputs + stamps[frames].tobytes()).digest()
+        told = _stamps(store.times[frames]) + _context(context_of(store, frames))
+        key = hashlib.sha256(of_run + inputs + told).digest()
         yield Inputs(window, key[:KEY_BYTES], inputs.hex())
+
+
+def _stamps(times: NDArray[np.datetime64]) -> bytes:
+    """Whole seconds as they are, so that answers kept by them stay known; what is left of them behind."""
+    milliseconds = times.astype("datetime64[ms]").astype("<i8")
+    seconds, rest = np.divmod(milliseconds, 1000)
+    return seconds.tobytes() + (rest.tobytes() if rest.any() else b"")
+
+
+def _context(lines: tuple[str, ...]) -> bytes:
+    """Nothing where nothing is known, so that answers for records without context stay known."""
+    return _digest(lines) if any(lines) else b""
 
 
 def frame_hashes(store: Store) -> NDArray[np.uint8]:

@@ -1,8 +1,9 @@
-"""What a caption claims of the fields, read from free text by the words of weather charts.
+"""What a caption claims of the fields, read from free text by the words of weather charts, traffic maps and fires.
 
 Three kinds of claim: "trend" (warming, falling), "place" (a ridge or a cold pool lies there) and "movement" (it
-moves east, poleward). A sentence is read word by word; a place belongs to the last thing named that has none yet, or
-else to what follows; a movement to the last thing named, or else to the whole pattern. What cannot be told
+moves east, poleward). On planes two more: "spread" (the area that stands out grows, to the right) and "balance"
+(inflow exceeds outflow). A sentence is read word by word; a place belongs to the last thing named that has none yet,
+or else to what follows; a movement to the last thing named, or else to the whole pattern. What cannot be told
 (of which variable, a direction without a subject) makes no claim.
 """
 
@@ -15,8 +16,9 @@ from typing import Literal
 
 from pipeline.store import Variable
 
-Kind = Literal["trend", "place", "movement"]
-KINDS: tuple[Kind, ...] = ("trend", "place", "movement")
+Kind = Literal["trend", "place", "movement", "spread", "balance"]
+KINDS: tuple[Kind, ...] = ("trend", "place", "movement")  # on any grid
+PLANE_KINDS: tuple[Kind, ...] = (*KINDS, "spread", "balance")
 Range = tuple[float, float]
 
 
@@ -25,7 +27,7 @@ class Place:
     """Where something is said to be: named regions, all at once, and ranges of the axes.
 
     names: of "north", "south", "east", "west", "centre", "east hemisphere", "west hemisphere", "tropics",
-    "subtropics", "midlatitudes", "polar". y, x: degrees, or percent of a plane's extent.
+    "subtropics", "midlatitudes", "polar". y, x: degrees, or a plane's coordinates.
     """
 
     names: frozenset[str] = frozenset()
@@ -38,7 +40,7 @@ class Place:
 
     @property
     def measured(self) -> bool:
-        """Whether it says degrees or percent."""
+        """Whether it says degrees or coordinates."""
         return bool(self.y or self.x)
 
 
@@ -49,8 +51,9 @@ NOWHERE = Place()
 class Claim:
     """One checkable statement.
 
-    variable: its number; None: whichever. sign: +1 or -1 for a high or a low, a rise or a fall; 0 for a front or,
-    with a movement, for the whole pattern. direction: e, w, n, s, or p and q for poleward and equatorward.
+    variable: its number; None: whichever. sign: +1 or -1 for a high or a low, a rise or a fall, an area that grows
+    or shrinks, a variable that is more or less than the `other`; 0 for a front or, with a movement, for the whole
+    pattern. direction: e, w, n, s, or p and q for poleward and equatorward.
     extreme: the field's own extreme may be meant rather than that of its anomaly (warmest, maximum).
     """
 
@@ -60,6 +63,7 @@ class Claim:
     place: Place = NOWHERE
     direction: str = ""
     extreme: bool = False
+    other: int | None = None
 
 
 NUMBER = r"\d{1,3}(?:\.\d+)?"
@@ -69,51 +73,79 @@ LONGITUDE = rf"(?:{NUMBER}{DEGREE}[ew]\b|{NUMBER}\s*(?:°|º|degrees?\b|deg\b\.?
 TO = r"\s*(?:-|\u2013|to|and)\s*"
 COMPASS = r"(?:(?:north|south)[\s-]?(?:east|west)|north|south|east|west)"
 
-TOKEN = re.compile(
-    "|".join(
-        f"(?P<{name}>{pattern})"
-        for name, pattern in (
-            ("latitudes", rf"{NUMBER}(?:{DEGREE}[ns]\b)?{DEGREE}{TO}{LATITUDE}"),
-            ("longitudes", rf"{NUMBER}(?:{DEGREE}[ew]\b)?{DEGREE}{TO}{LONGITUDE}"),
-            ("latitude", LATITUDE),
-            ("longitude", LONGITUDE),
-            ("percent", rf"\bx\s+{NUMBER}\s+y\s+{NUMBER}"),
-            ("slope", rf"\bfall(?:ing|s)?\s+(?:to(?:ward)?s?\s+(?:the\s+)?)?(?:{COMPASS}|up|down|left|right)\b"),
-            ("origin", rf"\bfrom\s+(?:the\s+)?(?:{COMPASS}|left|right|top|bottom)\s+(?=to)"),
-            ("named", r"\b(?:north|south)\s+(?:atlantic|pacific|america|sea|africa)\b"),
-            ("pole", r"\b(?:north|south)\s+pole\b"),
-            (
-                "verb",
-                r"\b(?:mov(?:e[sd]?|ing|ement)|drift(?:s|ed|ing)?|shift(?:s|ed|ing)?|propagat\w+|travel\w*|migrat\w+"
-                r"|advanc\w+|track(?:s|ed|ing)|progress\w*|displac\w+|retreat\w*|head(?:s|ed|ing))\b",
-            ),
-            ("towards", rf"\b{COMPASS}wards?\b|\b(?:pole|equator|left|right|up|down)wards?\b"),
-            ("hemisphere", r"\b(?:east|west)ern\s+hemisphere\b"),
-            ("compass", rf"\b{COMPASS}(?:ern(?:most)?)?\b|\bnh\b|\bsh\b"),
-            ("band", r"\b(?:sub-?tropic|extra-?tropic|tropic|mid-?(?:dle)?[\s-]?latitude|equator|arctic|antarctic)\w*"),
-            ("band2", r"\b(?:high|low|middle|polar|temperate)(?:er)?[\s-]+(?:latitude|region|zone|cap)s?\b"),
-            ("band3", r"\bpol(?:ar|es?)\b"),
-            ("side", r"\b(?:upper|lower|top|bottom|left|right|cent(?:re|er|ral)|up|down)\b"),
-            ("front", r"\b(?:(?:warm|cold)\s+)?fronts?\b|\bgradients?\b"),
-            ("trend", r"\b(?:warm(?:ing|s|ed)|ris(?:e[sn]?|ing)|rose|increas\w+|cool(?:ing|s|ed)|fall(?:s|en|ing)?|fell"
-                      r"|decreas\w+|declin\w+|drop(?:s|ped|ping))\b"),
-            ("warm", r"\b(?:warm(?:er|est|th)?|hot(?:ter|test)?)\b"),
-            ("cold", r"\b(?:cold(?:er|est)?|cool(?:er|est)?)\b"),
-            ("ridge", r"\b(?:ridg\w+|anti-?cyclon\w*|high[\s-]pressure)\b"),
-            ("trough", r"\b(?:trough\w*|cyclon\w*|low[\s-]pressure)\b"),
-            ("high", r"\b(?:high(?:s|est)?|maxim(?:um|a)|peaks?|positive\s+anomal\w+)\b(?![\s-]*(?:level|altitude))"),
-            ("low", r"\b(?:low(?:s|est)?|minim(?:um|a)|negative\s+anomal\w+)\b(?![\s-]*(?:level|altitude))"),
-            ("word", r"[a-z][a-z0-9_]*\d*"),
-            ("stop", r"[,;:()]"),
-        )
-    )
+TOKENS = (
+    ("latitudes", rf"{NUMBER}(?:{DEGREE}[ns]\b)?{DEGREE}{TO}{LATITUDE}"),
+    ("longitudes", rf"{NUMBER}(?:{DEGREE}[ew]\b)?{DEGREE}{TO}{LONGITUDE}"),
+    ("latitude", LATITUDE),
+    ("longitude", LONGITUDE),
+    ("slope", rf"\bfall(?:ing|s)?\s+(?:to(?:ward)?s?\s+(?:the\s+)?)?(?:{COMPASS}|up|down|left|right)\b"),
+    ("origin", rf"\bfrom\s+(?:the\s+)?(?:{COMPASS}|left|right|top|bottom)\s+(?=to)"),
+    ("named", r"\b(?:north|south)\s+(?:atlantic|pacific|america|sea|africa)\b"),
+    ("pole", r"\b(?:north|south)\s+pole\b"),
+    (
+        "verb",
+        r"\b(?:mov(?:e[sd]?|ing|ement)|drift(?:s|ed|ing)?|shift(?:s|ed|ing)?|propagat\w+|travel\w*|migrat\w+"
+        r"|advanc\w+|track(?:s|ed|ing)|progress\w*|displac\w+|retreat\w*|head(?:s|ed|ing))\b",
+    ),
+    ("towards", rf"\b{COMPASS}wards?\b|\b(?:pole|equator|left|right|up|down)wards?\b"),
+    ("hemisphere", r"\b(?:east|west)ern\s+hemisphere\b"),
+    ("compass", rf"\b{COMPASS}(?:ern(?:most)?)?\b|\bnh\b|\bsh\b"),
+    ("band", r"\b(?:sub-?tropic|extra-?tropic|tropic|mid-?(?:dle)?[\s-]?latitude|equator|arctic|antarctic)\w*"),
+    ("band2", r"\b(?:high|low|middle|polar|temperate)(?:er)?[\s-]+(?:latitude|region|zone|cap)s?\b"),
+    ("band3", r"\bpol(?:ar|es?)\b"),
+    ("side", r"\b(?:upper|lower|top|bottom|left|right|cent(?:re|er|ral)|up|down)\b"),
+    ("front", r"\b(?:(?:warm|cold)\s+)?fronts?\b|\bgradients?\b"),
+    ("trend", r"\b(?:warm(?:ing|s|ed)|ris(?:e[sn]?|ing)|rose|increas\w+|cool(?:ing|s|ed)|fall(?:s|en|ing)?|fell"
+              r"|decreas\w+|declin\w+|drop(?:s|ped|ping))\b"),
+    ("warm", r"\b(?:warm(?:er|est|th)?|hot(?:ter|test)?)\b"),
+    ("cold", r"\b(?:cold(?:er|est)?|cool(?:er|est)?)\b"),
+    ("ridge", r"\b(?:ridg\w+|anti-?cyclon\w*|high[\s-]pressure)\b"),
+    ("trough", r"\b(?:trough\w*|cyclon\w*|low[\s-]pressure)\b"),
+    ("high", r"\b(?:high(?:s|est)?|maxim(?:um|a)|peaks?|positive\s+anomal\w+)\b(?![\s-]*(?:level|altitude))"),
+    ("low", r"\b(?:low(?:s|est)?|minim(?:um|a)|negative\s+anomal\w+)\b(?![\s-]*(?:level|altitude))"),
+    ("word", r"[a-z][a-z0-9_]*\d*"),
+    ("stop", r"[,;:()]"),
 )  # fmt: skip
+COORDINATE = r"-?\d+(?:\.\d+)?"
+AT = rf"\s*(?:=|:|\u2248|~|of|about|near|around)?\s*{COORDINATE}(?:{TO}{COORDINATE})?(?!\s*(?:%|percent))"
+LENGTH = r"(?:\s*(?:k?m|met(?:re|er)s?|cells?)\b)?"
+PLANE_TOKENS = (
+    ("point", rf"\(\s*{COORDINATE}{LENGTH}\s*,\s*{COORDINATE}{LENGTH}\s*\)"),
+    ("x", rf"\b(?:x|columns?){AT}{LENGTH}"),
+    ("y", rf"\b(?:y|rows?){AT}{LENGTH}"),
+    ("ascent", r"\b(?:plume|smoke|gas(?:es)?|air|layer|flames?)\s+ris\w+"),
+    ("spread", r"\b(?:spread(?:s|ing)?|expand\w*|widen\w*|shrink\w*|shrunk|contract(?:s|ed|ing))\b"),
+    (
+        "than",
+        r"\b(?:exceed(?:s|ed|ing)?|outweigh\w*|surpass\w*)\b"
+        r"|\b(?:more|higher|larger|greater|stronger|less|lower|smaller|weaker)\b(?=(?:\s+\w+){0,2}\s+than\b)",
+    ),
+    ("trend", r"\b(?:climb\w*|surg\w+|subsid(?:es?|ed|ing)|dwindl\w+|eas(?:es|ed|ing)|thin(?:s|ned|ning))\b"),
+    ("warm", r"\b(?:hot[\s-]?spots?|plumes?|flames?)\b"),
+    ("high", r"\b(?:busy|busi(?:er|est)|crowded|congested|dense(?:st)?|thickest)\b"),
+    ("low", r"\b(?:quietest|emptiest|sparse(?:st)?|clearest)\b"),
+)
+
+
+def _pattern(tokens: Sequence[tuple[str, str]]) -> re.Pattern[str]:
+    """One that tells which of `tokens`, each a name and a pattern, it has found; the first that fits."""
+    names: dict[str, int] = {}
+    parts = []
+    for name, pattern in tokens:
+        names[name] = names.get(name, 0) + 1  # a name may stand for several patterns
+        parts.append(f"(?P<{name}{'_' * (names[name] - 1)}>{pattern})")
+    return re.compile("|".join(parts))
+
+
+GLOBE_PATTERN, PLANE_PATTERN = _pattern(TOKENS), _pattern((*PLANE_TOKENS, *TOKENS))
 
 SIGNS = {"warm": 1, "ridge": 1, "high": 1, "cold": -1, "trough": -1, "low": -1, "front": 0}
 EXTREME = re.compile(r"est$|^maxim|^minim|^peak")
 NEGATED = re.compile(r"\b(?:no|not|without|neither|nor|little)\s+(?:\w+\s+){0,2}$")
 DIRECTION = re.compile(r"(?:north|south|east|west)$")
-FALLING = re.compile(r"cool|fall|fell|decreas|declin|drop")
+FALLING = re.compile(r"cool|fall|fell|decreas|declin|drop|subsid|dwindl|eas|thin")
+SHRINKING = re.compile(r"shr|contract")
+LESS = re.compile(r"less|lower|smaller|weaker")
 SENTENCE = re.compile(r"(?<=[.!?])\s+|;\s+(?=(?:in|over|the)\b)|\n+")
 BETWEEN_NAMES = re.compile(r"[\s-]*(?:(?:of|the|in|hemispher\w+|hemisphere's|part|half|side)[\s-]*)*")
 BETWEEN_DEGREES = re.compile(r"[\s,(/]*(?:(?:and|near|around|about|at|by)\s+)*")
@@ -135,6 +167,7 @@ class _Thing:
     sign: int
     place: Place
     extreme: bool = False
+    other: int | None = None
     own_place: bool = False
     end: int = 0  # of its name, in the sentence
 
@@ -146,9 +179,11 @@ class _Sentence:
     region: Place = NOWHERE
     things: list[_Thing] = field(default_factory=list)
     moving: bool = False
+    spreading: bool = False  # the directions that follow are of the area just named
     movements: list[tuple[_Thing | None, Place, int | None, str]] = field(default_factory=list)
     place_end: int = -1  # where the last place ended, and what it was given to
     place_of: _Thing | None = None
+    compared: tuple[int, int] | None = None  # a variable that is more (+1) or less (-1) than what is named next
 
 
 class Reader:
@@ -156,6 +191,7 @@ class Reader:
 
     def __init__(self, variables: Sequence[Variable], geographic: bool) -> None:
         self._geographic = geographic
+        self._pattern = GLOBE_PATTERN if geographic else PLANE_PATTERN
         self._count = len(variables)
         names = [_name_words(variable) for variable in variables]
         self._words = {word: [n for n, own in enumerate(names) if word in own] for own in names for word in own}
@@ -169,10 +205,15 @@ class Reader:
         for sentence in SENTENCE.split(text.lower()):
             read = _Sentence()
             scores = dict.fromkeys(range(self._count), 0)
-            for token in TOKEN.finditer(sentence):
-                kind, word = token.lastgroup or "", token[0]
+            named: int | None = None  # the last variable that a word alone told
+            for token in self._pattern.finditer(sentence):
+                kind, word = (token.lastgroup or "").rstrip("_"), token[0]
                 if kind in ("word", "band") and word in self._words:
                     variable = self._mentioned(scores, word, variable)
+                    named = self._words[word][0] if len(self._words[word]) == 1 else named
+                    self._compare(read, named, token.end())
+                elif kind == "than":
+                    read.compared = None if named is None else (named, -1 if LESS.match(word) else 1)
                 else:
                     self._take(read, sentence, token, kind, word, variable)
             found += _claims_of(read)
@@ -190,29 +231,43 @@ class Reader:
         best = [number for number, score in scores.items() if score == max(scores.values())]
         return best[0] if len(best) == 1 else before if before in best else None
 
+    def _compare(self, read: _Sentence, named: int | None, end: int) -> None:
+        """The second of two variables that are compared has been named."""
+        if read.compared and named not in (None, read.compared[0]):
+            one, sign = read.compared
+            read.things.append(_Thing("balance", one, sign, read.region, other=named, end=end))
+            read.compared = None
+
     def _take(
         self, read: _Sentence, sentence: str, token: re.Match[str], kind: str, word: str, variable: int | None
     ) -> None:
         if kind == "stop":
-            read.moving = False
+            read.moving = read.spreading = False
+        elif kind == "spread":
+            if not NEGATED.search(sentence[: token.start()]):
+                sign = -1 if SHRINKING.match(word) else 1
+                read.things.append(_Thing("spread", variable, sign, read.region, end=token.end()))
+                read.moving = read.spreading = True
         elif kind in SIGNS or kind == "trend":
             if not NEGATED.search(sentence[: token.start()]):
                 self._name(read, token, kind, word, variable)
-            read.moving = False
+            read.moving = read.spreading = False
         elif kind == "verb":
+            read.spreading = False
             read.moving = not NEGATED.search(sentence[: token.start()])
         elif read.moving and kind in ("latitude", "longitude") and (way := DIRECTION.search(word)):
             self._move(read, way[0], variable)
         elif kind == "towards" or (read.moving and kind in ("compass", "side") and not word.endswith(("ern", "most"))):
             if not NEGATED.search(sentence[: token.start()]):
                 self._move(read, word.replace("wards", "").replace("ward", ""), variable)
-        elif kind not in ("word", "slope", "origin", "named"):
+        elif kind not in ("word", "slope", "origin", "named", "ascent"):
             self._place(read, sentence, token, kind, word)
 
     def _name(self, read: _Sentence, token: re.Match[str], kind: str, word: str, variable: int | None) -> None:
         """A thing, or a trend, is named."""
         thermal = kind in ("warm", "cold") or word.startswith(("warm", "cool"))
         mass = kind in ("ridge", "trough")
+        thermal = thermal and (self._geographic or self._warm is not None)  # hot spots of traffic
         of = self._warm if thermal else self._mass if mass and self._mass is not None else variable
         if kind == "trend":
             sign = -1 if FALLING.match(word) else 1
@@ -230,7 +285,7 @@ class Reader:
             return
         word = SIDES.get(word, word)
         letters = {"pole": "p", "equator": "q"}.get(word) or "".join(LETTERS[n] for n in LETTERS if n in word)
-        things = [thing for thing in read.things if thing.kind == "place"]
+        things = [thing for thing in read.things if thing.kind == ("spread" if read.spreading else "place")]
         subject = things[-1] if things else None
         read.movements += [(subject, read.region, variable, letter) for letter in letters]
 
@@ -263,9 +318,8 @@ class Reader:
             read.region, read.place_of = place, None
 
     def _where(self, kind: str, word: str) -> Place:
-        if kind == "percent":
-            x, y = (float(value) for value in re.findall(NUMBER, word))
-            return Place(y=(y, y), x=(x, x)) if not self._geographic else NOWHERE
+        if kind in ("point", "x", "y"):
+            return _coordinates(kind, word)
         if kind in ("latitude", "latitudes"):
             return Place(y=_degrees(word, "s"))
         if kind in ("longitude", "longitudes"):
@@ -286,10 +340,13 @@ def _claims_of(read: _Sentence) -> Iterator[Claim]:
     for thing in read.things:
         if thing.variable is None or (thing.kind == "place" and not thing.place.given):
             continue
-        yield Claim(thing.kind, thing.variable, thing.sign, thing.place, extreme=thing.extreme)
+        yield Claim(thing.kind, thing.variable, thing.sign, thing.place, extreme=thing.extreme, other=thing.other)
     for subject, region, variable, letter in read.movements:
         if subject is None:
             yield Claim("movement", variable, 0, region, letter)
+        elif subject.kind == "spread":
+            if subject.variable is not None and subject.sign > 0:
+                yield Claim("spread", subject.variable, 1, subject.place, letter)
         elif subject.variable is not None and subject.sign:
             yield Claim("movement", subject.variable, subject.sign, subject.place, letter)
 
@@ -318,6 +375,15 @@ def _degrees(word: str, negative: str) -> Range:
     last = parts[-1][1][:1]
     values = [float(value) * (-1 if (letter[:1] or last) == negative else 1) for value, letter in parts]
     return (min(values), max(values)) if negative == "s" else (values[0], values[-1])
+
+
+def _coordinates(kind: str, word: str) -> Place:
+    """A point (x, y), or a value or range of one axis."""
+    values = [float(value) for value in re.findall(COORDINATE, re.sub(r"(?<=\d)\s*-\s*(?=\d)", " ", word))]
+    if kind == "point":
+        return Place(x=(values[0], values[0]), y=(values[1], values[1]))
+    span = (min(values), max(values))
+    return Place(x=span) if kind == "x" else Place(y=span)
 
 
 def _band(word: str) -> frozenset[str]:

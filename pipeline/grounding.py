@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from pipeline.caption_requests import caption_requests
 from pipeline.captioners.base import CaptionRequest
-from pipeline.claims import KINDS, Claim, Place, Reader
-from pipeline.coarse import coarse
+from pipeline.claims import KINDS, PLANE_KINDS, Claim, Kind, Place, Reader
+from pipeline.coarse import coarse, reach, spread, standing_out
 from pipeline.progress import progress
 from pipeline.splits import deranged
 from pipeline.store import SPLITS, Description, Store
@@ -26,10 +26,12 @@ from pipeline.store import SPLITS, Description, Store
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-TOLERANCE = 10.0  # degrees, or percent of a plane's extent; at least a cell and a half
+TOLERANCE = 10.0  # degrees, or percent of a plane's extents; at least a cell and a half
 STRONG = 0.8  # of the largest anomaly of that sign: an extreme that may be named
 FAINT_TREND = 0.005  # of the usual standard deviation: no change worth a word
+EVEN = 0.005  # of their mean: no difference of two totals worth a word
 STILL = 0.5  # cells: no movement worth a word
+SIDES = "wesn"  # in the order of `reach`: left, right, down, up
 REACH = 16  # an extreme moves at most a sixteenth of the grid between two frames
 SEED_OF_CHANCE = 3
 
@@ -57,8 +59,9 @@ def grounding(texts: Sequence[str], store: Store, seed: int) -> dict[str, Any]:
         number = split[request.window]
         right[number].update(_verdicts(claims[request.window], fields))
         chance[number].update(_verdicts(claims[others[request.window]], fields))
+    kinds = KINDS if description.grid.geographic else PLANE_KINDS
     return {
-        name: _summary([claims[window] for window in store.windows.of(name)], right[number], chance[number])
+        name: _summary([claims[window] for window in store.windows.of(name)], right[number], chance[number], kinds)
         for number, name in enumerate(SPLITS)
     }
 
@@ -71,14 +74,18 @@ class Judge:
         self.geographic, self.periodic = grid.geographic, grid.periodic
         self.y = coarse(np.broadcast_to(grid.y[:, None], grid.shape))[:, 0]
         self.x = coarse(np.broadcast_to(grid.x[None, :], grid.shape))[0]
-        if not self.geographic:
-            self.y, self.x = _percent(self.y), _percent(self.x)
         self.shape = len(self.y), len(self.x)
         self.weights = coarse(np.broadcast_to(grid.latitude_weights[:, None], grid.shape))
         self.climatology = coarse(statistics.climatology.astype(float))
         self.usual = statistics.climatology_std.mean(axis=(1, 2)).astype(float)
         self.whole_globe = self.geographic and self.y[0] <= -15 and self.y[-1] >= 15
-        self.tolerance = tuple(max(TOLERANCE, 1.5 * _cell(axis)) for axis in (self.y, self.x))
+        units = [1.0 if self.geographic else abs(axis[-1] - axis[0]) / 100 for axis in (self.y, self.x)]
+        self.tolerance = tuple(
+            max(TOLERANCE * unit, 1.5 * _cell(axis)) for unit, axis in zip(units, (self.y, self.x), strict=True)
+        )
+        self.standing_out = [
+            standing_out(float(mean), float(std)) for mean, std in zip(statistics.mean, statistics.std, strict=True)
+        ]
         self.mask = lru_cache(maxsize=20_000)(self._mask)
 
     def _mask(self, place: Place) -> Mask:
@@ -94,7 +101,7 @@ class Judge:
         return mask
 
     def _between(self, first: float, last: float) -> Mask:
-        """Cells of a range of longitudes or percent of x, going right from the first to the last."""
+        """Cells of a range of longitudes or of x, going right from the first to the last."""
         shrink = np.cos(np.deg2rad(self.y)).clip(0.2) if self.geographic else np.ones(len(self.y))
         margin = (self.tolerance[1] / shrink)[:, None]
         if not self.geographic:
@@ -112,7 +119,8 @@ class Judge:
         if not self.periodic:
             sides |= {"east": x > middle_x, "west": x < middle_x}
         if not self.geographic:
-            return sides.get(name, (abs(y - 50) < 25) & (abs(x - 50) < 25) if name == "centre" else nowhere)
+            inner = (abs(_percent(self.y) - 50) < 25)[:, None] & (abs(_percent(self.x) - 50) < 25)
+            return sides.get(name, inner if name == "centre" else nowhere)
         bands = {"tropics": (0, 25), "subtropics": (20, 40), "midlatitudes": (30, 60), "polar": (60, 90)}
         if name in bands:
             return (abs(y) >= bands[name][0]) & (abs(y) <= bands[name][1])
@@ -160,10 +168,15 @@ class Fields:
 
     def verdict(self, claim: Claim) -> bool | None:
         """Whether a claim is right; None if the fields leave it open or it cannot be checked on this grid."""
-        if not self.judge.mask(claim.place).any() or (claim.kind != "place" and len(self.frames) == 1):
+        one_is_enough = claim.kind in ("place", "balance")
+        if not self.judge.mask(claim.place).any() or (len(self.frames) == 1 and not one_is_enough):
             return None
         if claim.kind == "trend":
             return self._trend(claim)
+        if claim.kind == "spread":
+            return self._spread(claim)
+        if claim.kind == "balance":
+            return self._balance(claim)
         return self._place(claim) if claim.kind == "place" else self._movement(claim)
 
     def _trend(self, claim: Claim) -> bool | None:
@@ -175,6 +188,33 @@ class Fields:
         if abs(change) < FAINT_TREND * self.judge.usual[claim.variable]:
             return None
         return change * claim.sign > 0
+
+    def _spread(self, claim: Claim) -> bool | None:
+        """Whether the area that stands out has grown or shrunk, or reaches further to a side than it did."""
+        assert claim.variable is not None
+        high = self.frames[[0, -1], claim.variable] > self.judge.standing_out[claim.variable]
+        first, last = high & self.judge.mask(claim.place)
+        if not claim.direction:
+            grew = spread(first, last)
+            return grew == claim.sign if grew else None
+        before, after = reach(first), reach(last)
+        if before is None or after is None or claim.direction not in SIDES:
+            return None
+        further = int((after - before)[SIDES.index(claim.direction)])
+        return further > 0 if further else None
+
+    def _balance(self, claim: Claim) -> bool | None:
+        """Which of two fields has the larger total there, or nearly its largest lead where a point is named."""
+        assert claim.variable is not None
+        assert claim.other is not None
+        mask = self.judge.mask(claim.place)
+        one, other = self.frames[-1, claim.variable], self.frames[-1, claim.other]
+        if claim.place.measured:
+            return self._holds(claim.sign * (one - other), claim.place)
+        totals = [float((field[mask] * self.judge.weights[mask]).sum()) for field in (one, other)]
+        if abs(totals[0] - totals[1]) <= EVEN * abs(sum(totals)) / 2:
+            return None
+        return (totals[0] - totals[1]) * claim.sign > 0
 
     def _place(self, claim: Claim) -> bool:
         """Whether an anomaly lies there that is nearly the largest of its sign in its hemisphere."""
@@ -231,10 +271,10 @@ def _verdicts(claims: Sequence[Claim], fields: Fields) -> list[tuple[str, bool]]
     return [(kind, verdict) for kind, verdict in judged if verdict is not None]
 
 
-def _summary(claims: Sequence[Sequence[Claim]], right: Tally, chance: Tally) -> dict[str, Any]:
+def _summary(claims: Sequence[Sequence[Claim]], right: Tally, chance: Tally, every: Sequence[Kind]) -> dict[str, Any]:
     found = sum(len(of_caption) for of_caption in claims)
     result: dict[str, Any] = {"captions": len(claims), "claims_per_caption": _ratio(found, len(claims))}
-    for name, kinds in (("all", KINDS), *((kind, (kind,)) for kind in KINDS)):
+    for name, kinds in (("all", every), *((kind, (kind,)) for kind in every)):
         counts = [sum(tally[kind, verdict] for kind in kinds) for tally in (right, chance) for verdict in (True, False)]
         result[name] = {
             "judged": counts[0] + counts[1],

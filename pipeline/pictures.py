@@ -1,8 +1,11 @@
 """A window's input frames -> PNG pictures made for a model's eyes, drawn by worker processes ahead of the model.
 
-Maps are north up, with ticks along the axes, the time of each frame, the variable's name and units, and a
-colour bar. One colour scale a variable, fixed by the training statistics, holds for every window, so that a
-colour always means the same value. Pillow draws them, since a figure of matplotlib takes ten times as long.
+Maps are north up (on a plane, y up), with ticks along the axes, the time of each frame, the variable's name and
+units, and a colour bar. One colour scale a variable, fixed by the training statistics, holds for every window, so
+that a colour always means the same value. Pillow draws them, since a figure of matplotlib takes ten times as long.
+
+A sheet wider than MOST_WIDTH is laid out in several blocks below each other, each with as many frames as the next
+but for the last. Planes more than four times as wide as high, such as tunnels, are drawn twice as wide.
 
 A picture is an array of bytes: LEVELS colours of the fields, then GREYS from black to white for what is
 written. What pictures of one record have in common is drawn once (`Board`); a window only adds its maps
@@ -38,6 +41,7 @@ from pipeline.render import FIELD_COLOURS, Scale, units_text
 from pipeline.store import Description, Grid, Variable
 
 VERSION = "1"  # raise it whenever a pixel changes: finished captions are known by it
+LATER_VERSION = "2"  # of what `drawing` tells apart; raise it if only such pictures change
 
 AHEAD = 8  # windows that each worker may be ahead of the model
 SPREADS = 2  # standard deviations about the climatology that a colour scale covers
@@ -46,7 +50,12 @@ GREYS = 256 - LEVELS
 TICK = 4  # pixels
 ZLIB_LEVEL = 3  # more takes twice the time for a tenth of the size
 LONGEST_TITLE = 60  # letters
+MOST_WIDTH = 2048  # pixels of all maps side by side: models shrink larger pictures until nothing can be read
+LABEL_WIDTH = 9  # times the size of the text: about what the time of a frame takes
+FLATTEST = 0.25  # height to width of a map
 DEGREES = (1, 2, 5, 10, 15, 30, 45, 60, 90, 120, 180)
+SIGNED_UNITS = re.compile(r"(deg(rees?)?_?(c|f|celsius|fahrenheit)|celsius|°[cf]|m|h?pa|[wj].*|.*s-[12]|.*/s[2²]?)")
+NEVER_NEGATIVE = re.compile(r"rain|precipit|speed|smoke|soot|count|density|concentration|visibility|humidity|cloud")
 UNITS_OF_TIME = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 Levels = NDArray[np.uint8]
@@ -82,8 +91,7 @@ class Board:
     low: NDArray[np.float32]  # (C, 1, 1), the values at the low ends of the colour scales
     factor: NDArray[np.float32]  # (C, 1, 1), levels per unit
     map_shape: tuple[int, int]
-    rows: tuple[int, ...]  # top of each variable's maps
-    columns: tuple[int, ...]  # left of each frame's maps
+    places: tuple[tuple[int, tuple[int, ...]], ...]  # of each frame: left of its maps, top of each variable's map
     text_size: int
 
 
@@ -106,9 +114,9 @@ class ByIdentity:
 def draw(request: CaptionRequest, settings: Picture) -> tuple[bytes, ...]:
     """PNG pictures of the input frames: one contact sheet, or one picture a frame, all of the same size.
 
-    A sheet has a row for each variable and a column for each frame. Pictures of single frames have the variables
-    below each other; layouts "images" and "video" differ only in how a captioner hands them on. Raises
-    UndrawableError if a value is NaN or infinite.
+    A sheet has a row for each variable and a column for each frame, in several blocks if it were too wide. Pictures
+    of single frames have the variables below each other; layouts "images" and "video" differ only in how a captioner
+    hands them on. Raises UndrawableError if a value is NaN or infinite.
     """
     _check_finite(request)
     labels = frame_labels(request.times, request.description.time_stamps == "calendar")
@@ -157,23 +165,42 @@ def scales(description: Description) -> tuple[Scale, ...]:
     """Each variable's colour scale: the climatology of the training frames, two standard deviations either way.
 
     Its ends are those of the cell that reaches furthest, rounded outwards to about a twentieth of the span, so
-    that they are round numbers and small changes of the statistics leave them alone. Values beyond them take
-    the end's colour: 0.1 % of the values of the weather twin.
+    that they are round numbers and small changes of the statistics leave them alone. What cannot be negative
+    (counts, smoke, rain) has no colours below 0. Values beyond them take the end's colour: 0.1 % of the values of
+    the weather twin.
     """
+    statistics = description.statistics
     return tuple(
-        _rounded_scale(float((mean - SPREADS * std).min()), float((mean + SPREADS * std).max()))
-        for mean, std in zip(description.statistics.climatology, description.statistics.climatology_std, strict=True)
+        _rounded_scale(_low_end(variable, description.grid, mean, std), float((mean + SPREADS * std).max()))
+        for variable, mean, std in zip(
+            description.variables, statistics.climatology, statistics.climatology_std, strict=True
+        )
     )
+
+
+def drawing(description: Description, settings: Picture, frames: int) -> str:
+    """LATER_VERSION for pictures that are drawn as they were not in VERSION 1; empty for all others."""
+    in_blocks = settings.layout == "sheet" and frames_side_by_side(description.grid, settings.pixels, frames) < frames
+    return LATER_VERSION if in_blocks or not description.grid.geographic else ""
+
+
+def frames_side_by_side(grid: Grid, pixels: int, frames: int) -> int:
+    """How many of a sheet's frames stand side by side."""
+    slot = max(_map_shape(grid, pixels)[1], LABEL_WIDTH * _text_size(pixels))
+    blocks = math.ceil(frames / max(1, MOST_WIDTH // slot)) or 1
+    return math.ceil(frames / blocks)
 
 
 def frame_labels(times: NDArray[np.datetime64], calendar: bool) -> list[str]:
     """The frames' time stamps, or if they are nominal the time before the last frame: t−12 h."""
     if calendar:
         whole_minutes = not (times.astype("datetime64[s]").astype(np.int64) % 60).any()
-        return [str(time).replace("T", " ") for time in times.astype("datetime64[m]" if whole_minutes else times.dtype)]
-    seconds = (times[-1] - times).astype("timedelta64[s]").astype(int).tolist()
-    size, unit = next((size, unit) for size, unit in UNITS_OF_TIME if not any(second % size for second in seconds))
-    return [f"t\N{MINUS SIGN}{second // size} {unit}" if second else "t" for second in seconds]
+        whole_seconds = not (times - times.astype("datetime64[s]")).astype(np.int64).any()
+        unit = "m" if whole_minutes and whole_seconds else "s" if whole_seconds else "ms"
+        return [str(time).replace("T", " ") for time in times.astype(f"datetime64[{unit}]")]
+    seconds = ((times[-1] - times) / np.timedelta64(1, "s")).round(3).tolist()
+    size, unit = next((pair for pair in UNITS_OF_TIME if not any(s % pair[0] for s in seconds)), UNITS_OF_TIME[-1])
+    return [f"t\N{MINUS SIGN}{number(second / size)} {unit}" if second else "t" for second in seconds]
 
 
 def plain_name(name: str) -> str:
@@ -245,10 +272,10 @@ def _picture(board: Board, levels: Levels, labels: Sequence[str]) -> bytes:
 
     canvas = board.background.copy()
     height, width = board.map_shape
-    for column, label, frame in zip(board.columns, labels, levels, strict=True):
+    for (column, rows), label, frame in zip(board.places, labels, levels, strict=True):
         text = _text_levels(label, board.text_size)
         left = column + (width - text.shape[1]) // 2
-        for row, field in zip(board.rows, frame, strict=True):
+        for row, field in zip(rows, frame, strict=True):
             # of whole levels, so that it is arithmetic of integers: the same on every machine
             pixels = Image.fromarray(field).resize((width, height), Image.Resampling.BILINEAR)
             canvas[row : row + height, column : column + width] = np.asarray(pixels)
@@ -266,37 +293,48 @@ def _picture(board: Board, levels: Levels, labels: Sequence[str]) -> bytes:
 
 @lru_cache(maxsize=8)
 def _board(record: ByIdentity, pixels: int, count: int, label_width: int) -> Board:
-    """`count` columns of maps that are `pixels` wide, under labels of up to `label_width` pixels."""
+    """`count` columns of maps, or several blocks of them, under labels of up to `label_width` pixels."""
     description, size = record.description, _text_size(pixels)
     line, gap = _line_height(size), size // 2
-    height = _map_height(description.grid, pixels)
-    y_ticks, x_ticks = (_axis_ticks(description.grid, axis, (height, pixels)[axis], size) for axis in (0, 1))
+    height, wide = shape = _map_shape(description.grid, pixels)
+    y_ticks, x_ticks = (_axis_ticks(description.grid, axis, shape[axis], size) for axis in (0, 1))
+    names = _axis_names(description.grid)
     bars = [_bar_ticks(scale, height, size) for scale in scales(description)]
-    titles = [_title(variable) for variable in description.variables]
+    titles = [_title(variable, description.grid) for variable in description.variables]
 
-    slot = max(pixels, label_width)
-    left = gap + _widest(y_ticks, size) + TICK + 3 + (slot - pixels) // 2
-    columns = tuple(left + (slot + gap) * column for column in range(count))
-    rows = tuple(gap // 2 + 2 * line + (2 * line + height + gap) * row for row in range(len(bars)))
-    bar_left = columns[-1] + (slot + pixels) // 2 + gap
+    slot = max(wide, label_width)
+    room = (slot - wide) // 2
+    left = gap + max(_widest(y_ticks, size), *(_text_width(name, size) for name in names)) + TICK + 3 + room
+    per_block = frames_side_by_side(description.grid, pixels, count)
+    columns = [left + (slot + gap) * column for column in range(per_block)]
+    block = len(bars) * (2 * line + height + gap) + line + TICK
+    blocks = [
+        tuple(top + gap // 2 + 2 * line + (2 * line + height + gap) * row for row in range(len(bars)))
+        for top in range(0, block * math.ceil(count / per_block), block)
+    ]
+    places = tuple((columns[frame % per_block], blocks[frame // per_block]) for frame in range(count))
+    bar_left = columns[-1] + (slot + wide) // 2 + gap
     width = bar_left + size + TICK + 3 + max(_widest(ticks, size) for ticks in bars) + gap
     width = max(width, left + max(_text_width(title, size) for title in titles) + gap)
 
-    pen = Pen(rows[-1] + height + line + TICK + gap // 2, width, size)
-    for row, title, ticks in zip(rows, titles, bars, strict=True):
-        pen.text(left, row - 1.5 * line, title, "lm")
-        pen.ticks_beside(left, row, y_ticks, -1)
-        pen.ticks_beside(bar_left + size, row, ticks, +1)
-        for column in columns:
-            pen.frame(column, row, pixels, height)
-        pen.frame(bar_left, row, size, height)
-    for column in columns:
-        pen.ticks_below(column, rows[-1] + height, x_ticks, (slot - pixels) // 2, pixels)
+    pen = Pen(blocks[-1][-1] + height + line + TICK + gap // 2, width, size)
+    for rows in blocks:
+        for row, title, ticks in zip(rows, titles, bars, strict=True):
+            pen.text(left, row - 1.5 * line, title, "lm")
+            pen.text(left - room - TICK - 3, row - 1.5 * line, names[0], "rm")
+            pen.ticks_beside(left, row, y_ticks, -1)
+            pen.ticks_beside(bar_left + size, row, ticks, +1)
+            pen.frame(bar_left, row, size, height)
+        pen.text(left - room - TICK - 3, rows[-1] + height + TICK + 1, names[1], "ra")
+    for column, rows in places:
+        for row in rows:
+            pen.frame(column, row, wide, height)
+        pen.ticks_below(column, rows[-1] + height, x_ticks, room, wide)
     background = pen.levels()
-    for row in rows:
+    for row in chain.from_iterable(blocks):
         ramp = np.linspace(LEVELS - 1, 0, height).round().astype(np.uint8)
         background[row : row + height, bar_left : bar_left + size] = ramp[:, None]
-    return Board(background, _palette(), *_low_and_factor(description), (height, pixels), rows, columns, size)
+    return Board(background, _palette(), *_low_and_factor(description), shape, places, size)
 
 
 class Pen:
@@ -338,17 +376,35 @@ class Pen:
         return _grey_levels(self.canvas)
 
 
-def _title(variable: Variable) -> str:
-    return plain_name(f"{variable.long_name or variable.name}, {units_text(variable.units)}".removesuffix(", "))
+def _title(variable: Variable, grid: Grid) -> str:
+    units = units_text(shown_units(variable, grid))
+    return plain_name(f"{variable.long_name or variable.name}, {units}".removesuffix(", "))
 
 
-def _map_height(grid: Grid, width: int) -> int:
-    """As the grid's extents have it, but for extremes; a region keeps its shape at its middle latitude."""
+def shown_units(variable: Variable, grid: Grid) -> str:
+    """A count on a plane has units of 1, which say nothing. On the globe they stand, as they always have."""
+    return "" if variable.units == "1" and not grid.geographic else variable.units
+
+
+def _map_shape(grid: Grid, width: int) -> tuple[int, int]:
+    """Height and width as the grid's extents have it, but for extremes; a region keeps its shape at its middle
+    latitude.
+    """
     (low, high), (west, east) = _edges(grid.y), _edges(grid.x)
     ratio = (high - low) / (east - west)
     if grid.geographic and not grid.periodic:
         ratio /= max(math.cos(math.radians((low + high) / 2)), 0.1)
-    return round(width * min(max(ratio, 0.25), 2))
+    if not grid.geographic and ratio < FLATTEST:
+        width *= 2
+    return round(width * min(max(ratio, FLATTEST), 2)), width
+
+
+def _axis_names(grid: Grid) -> tuple[str, str]:
+    """What stands beside the axes of a plane, with their units; degrees speak for themselves."""
+    if grid.geographic:
+        return "", ""
+    units = units_text(plain_name(grid.units))
+    return f"y, {units}".removesuffix(", "), f"x, {units}".removesuffix(", ")
 
 
 def _axis_ticks(grid: Grid, axis: int, length: int, size: int) -> list[Tick]:
@@ -394,6 +450,22 @@ def _edges(axis: NDArray[np.float64]) -> tuple[float, float]:
     """The outer rims of the first and the last cell."""
     half = (axis[-1] - axis[0]) / (len(axis) - 1) / 2 if len(axis) > 1 else 0.5
     return float(axis[0] - half), float(axis[-1] + half)
+
+
+def _low_end(variable: Variable, grid: Grid, mean: NDArray[np.float32], std: NDArray[np.float32]) -> float:
+    """Two standard deviations below the climatology, unless the values cannot lie there.
+
+    On a plane, what cannot be negative is often quiet but for bursts (flames, rush hours); then nothing falls below
+    the quietest cell, though it would where bursts are frequent if they went either way.
+    """
+    low = float((mean - SPREADS * std).min())
+    words = f"{variable.long_name} {variable.name} {variable.standard_name}".lower()
+    signed = SIGNED_UNITS.fullmatch(re.sub(r"[*^ .]", "", variable.units.lower())) and not NEVER_NEGATIVE.search(words)
+    if signed or float(mean.min()) < 0:
+        return low
+    calm = int(mean.argmin())
+    bound = 0.0 if grid.geographic else float(mean.flat[calm] - SPREADS * std.flat[calm])
+    return max(low, bound, 0.0)
 
 
 def _rounded_scale(low: float, high: float) -> Scale:

@@ -261,7 +261,7 @@ def test_another_prompt_model_or_setting_asks_for_all_and_another_limit_for_none
 
 def test_another_stride_asks_for_the_new_windows_only(store: Store, tmp_path: Path) -> None:
     class Picturing(Scripted):
-        def described(self, description: Any) -> dict[str, Any]:
+        def described(self, description: Any, frames: int) -> dict[str, Any]:
             return {"variables": [variable.name for variable in description.variables]}
 
     captioned(Picturing(says_the_mean), store)

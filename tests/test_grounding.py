@@ -151,11 +151,11 @@ def test_an_extreme_may_be_the_fields_own() -> None:
 @pytest.mark.parametrize(
     ("text", "right"),
     [
-        ("Warm pool at upper left (x 10 y 90) moving 5 right", [True, True]),
+        ("Warm pool at upper left (x 4 y 17) moving 2 right", [True, True]),
         ("Warm pool at upper left moving left", [True, False]),
         ("Warm pool at the lower right", [False]),
         ("Warm pool in the centre", [False]),
-        ("Warm pool at x 50 y 50", [False]),
+        ("Warm pool at x 15 y 10", [False]),
         ("Warm pool in the tropics", [None]),
     ],
 )

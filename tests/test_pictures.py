@@ -31,7 +31,10 @@ from tests.fields import describe
 ROOT = Path(__file__).resolve().parents[1]
 MINUS = "\N{MINUS SIGN}"
 LOW, HIGH = (538.0, -12.0), (542.0, -8.0)  # of the colour scales of `describe`: climatology ± 2 x 1
-DIGESTS = {"1": "3909bb5903eec209769123dafe30128b5ddb7222a43fedc74c7ec325f9405c78"}
+DIGESTS = {  # by version
+    "1": "6791456334753415e0994d663c6124dfecd04dd4588aa17e1a4b4399467287ee",
+    "2": "3c95f38e6dd4390809494bf0bb9323aad75e4e0dbbd80a430012bfb5bbe4f6f4",
+}
 
 
 def request(window: int = 0, description: Description | None = None, frames: int = 3) -> CaptionRequest:
@@ -55,8 +58,8 @@ def board(of: CaptionRequest, settings: Picture) -> pictures.Board:
     labels = pictures.frame_labels(of.times, True)
     size = pictures._text_size(settings.pixels)
     widest = max(pictures._text_width("".join("0" if c.isdigit() else c for c in label), size) for label in labels)
-    columns = len(labels) if settings.layout == "sheet" else 1
-    return pictures._board(pictures.ByIdentity(of.description), settings.pixels, columns, widest)
+    frames = len(labels) if settings.layout == "sheet" else 1
+    return pictures._board(pictures.ByIdentity(of.description), settings.pixels, frames, widest)
 
 
 def maps(of: CaptionRequest, settings: Picture) -> list[list[NDArray[np.uint8]]]:
@@ -64,19 +67,32 @@ def maps(of: CaptionRequest, settings: Picture) -> list[list[NDArray[np.uint8]]]
     (sheet,) = pictures.draw(of, settings)
     image, plan = pixels(sheet), board(of, settings)
     height, width = plan.map_shape
-    return [[image[row : row + height, left : left + width] for row in plan.rows] for left in plan.columns]
+    return [[image[row : row + height, left : left + width] for row in rows] for left, rows in plan.places]
 
 
-def test_a_change_of_pixels_comes_with_a_new_version() -> None:
+PLANE = describe((8, 16), dims=("y", "x"))
+TUNNEL = replace(PLANE, grid=Grid(("y", "x"), 0.5 * np.arange(8.0), 2.0 * np.arange(16.0), "m"))
+
+
+@pytest.mark.parametrize(
+    ("version", "several"),
+    [
+        (pictures.VERSION, [request(description=describe((8, 16)))]),
+        (pictures.LATER_VERSION, [request(description=PLANE), request(description=TUNNEL), request(frames=30)]),
+    ],
+)
+def test_a_change_of_pixels_comes_with_a_new_version(version: str, several: list[CaptionRequest]) -> None:
     digest = hashlib.sha256()
     for layout in ("sheet", "images"):
-        for description in (describe((8, 16)), describe((8, 16), dims=("y", "x"))):
-            drawn = pictures.draw(request(description=description), Picture(layout=layout, pixels=64))
-            for picture in drawn:
+        for of in several:
+            if layout == "sheet":
+                settings = Picture(pixels=64)
+                assert pictures.drawing(of.description, settings, len(of.inputs)) == version.removeprefix("1")
+            for picture in pictures.draw(of, Picture(layout=layout, pixels=64)):
                 digest.update(pixels(picture).tobytes())
-    assert DIGESTS.get(pictures.VERSION) == digest.hexdigest(), (
-        "the pixels have changed, and finished captions are known by pictures.VERSION: raise it, and enter the new "
-        f"version here with the digest {digest.hexdigest()}"
+    assert DIGESTS.get(version) == digest.hexdigest(), (
+        "the pixels have changed, and finished captions are known by the version of pictures: raise it, and enter the "
+        f"new version here with the digest {digest.hexdigest()}"
     )
 
 
@@ -132,6 +148,72 @@ def test_the_layouts_give_one_sheet_or_pictures_of_one_size() -> None:
     assert len({pixels(image).shape for image in images}) == 1
     assert len(set(images)) == 4
     assert pixels(sheet).shape[1] > 3 * pixels(images[0]).shape[1] / 2
+
+
+@pytest.mark.parametrize("variables", [0, 1])
+def test_quantities_that_cannot_be_negative_have_no_colours_below_zero(variables: int) -> None:
+    """Bursts in one place, nothing in another: their mean less two standard deviations is below zero."""
+    statistics = describe((8, 16)).statistics
+    mean = np.linspace(0, 50, 256, dtype=np.float32).reshape(2, 8, 16)
+    bursts = replace(statistics, climatology=mean, climatology_std=mean)
+    description = replace(PLANE, statistics=bursts)
+    for name, units, lowest in (
+        ("inflow", "1", 0),
+        ("smoke extinction coefficient", "m-1", 0),
+        ("total precipitation", "m", 0),
+        ("wind speed", "m s-1", 0),
+        ("temperature", "degC", -1),
+        ("velocity", "m s-1", -1),
+        ("pressure", "Pa", -1),
+    ):
+        for dims in (("y", "x"), ("latitude", "longitude")):
+            of = replace(
+                description,
+                grid=replace(description.grid, dims=dims),
+                variables=tuple(Variable(f"v{number}", units, name) for number in range(2)),
+            )
+            low = pictures.scales(of)[variables].low
+            assert (low < 0) if lowest < 0 else (low >= 0), (name, units, dims)
+    signed = replace(bursts, climatology=mean - np.float32(30), climatology_std=mean)
+    assert pictures.scales(replace(description, statistics=signed))[variables].low < 0
+
+
+def test_the_scale_of_a_plane_with_a_fire_begins_near_the_cold_air() -> None:
+    mean = np.full((2, 8, 16), 293, np.float32)
+    mean[:, 2:4, 5:7] = 700
+    std = np.where(mean > 300, np.float32(300), np.float32(0.5))
+    statistics = replace(PLANE.statistics, climatology=mean, climatology_std=std)
+    kelvin = tuple(Variable(f"t{number}", "K", "temperature") for number in range(2))
+    scale = pictures.scales(replace(PLANE, statistics=statistics, variables=kelvin))[0]
+    assert 200 <= scale.low <= 293
+    assert scale.high >= 1300
+
+
+@pytest.mark.parametrize(("frames", "pixels_wide", "blocks"), [(4, 256, 1), (7, 256, 1), (12, 256, 2), (24, 256, 3)])
+def test_a_sheet_of_many_frames_is_laid_out_in_blocks(frames: int, pixels_wide: int, blocks: int) -> None:
+    of = request(frames=frames)
+    settings = Picture(pixels=pixels_wide)
+    (sheet,) = pictures.draw(of, settings)
+    assert pixels(sheet).shape[1] < 2400
+    places = board(of, settings).places
+    assert len(places) == frames
+    assert len({rows for _, rows in places}) == blocks
+    per_block = pictures.frames_side_by_side(of.description.grid, pixels_wide, frames)
+    assert [left for left, _ in places] == [places[frame % per_block][0] for frame in range(frames)]
+    for frame, shown in enumerate(maps(of, settings)):  # each frame is in its place
+        alone = replace(of, inputs=of.inputs[[frame] * frames])
+        np.testing.assert_array_equal(shown[0], maps(alone, settings)[0][0])
+
+
+def test_a_tunnel_is_drawn_wide_and_a_pixel_for_each_cell_at_least() -> None:
+    grid = Grid(
+        ("y", "x"), np.linspace(0.2, 5.8, 16, dtype=np.float64), np.linspace(0.4, 99.6, 128, dtype=np.float64), "m"
+    )
+    height, width = pictures._map_shape(grid, 256)
+    assert (height, width) == (128, 512)
+    assert pictures._axis_names(grid) == ("y, m", "x, m")
+    assert pictures._axis_names(PLANE.grid) == ("y", "x")
+    assert pictures._axis_names(describe((8, 16)).grid) == ("", "")
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (5, 40), (40, 5), (181, 360)])

@@ -48,7 +48,9 @@ def test_every_template_that_comes_along_asks_for_what_a_caption_needs(dataset: 
     assert found.text == (PROMPTS / f"{dataset}.txt").read_text(encoding="utf-8").strip()
     assert found.hash == hashlib.sha256(found.text.encode()).hexdigest()
     # not the statistics: they shift a little with the stride, and every window would have to be captioned again
-    assert set(string.Template(found.text).get_identifiers()) == set(prompting.PLACEHOLDERS) - {"statistics"}
+    # nor the context, without which a template still says it
+    asked = set(string.Template(found.text).get_identifiers())
+    assert asked | {"context"} == set(prompting.PLACEHOLDERS) - {"statistics"}
     prompt = found.fill(request())
     assert "$" not in prompt
     assert "77 words" in prompt

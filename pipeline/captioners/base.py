@@ -20,7 +20,8 @@ Status = Literal["ok", "truncated", "empty", "repeated", "refused", "malformed",
 class CaptionRequest:
     """All that a caption may see of one window: its input frames, their time stamps, the description.
 
-    inputs: (T_in, C, H, W) float32, physical units. times: (T_in,) datetime64[s], UTC.
+    inputs: (T_in, C, H, W) float32, physical units. times: (T_in,) datetime64[ms], UTC. context: for each input
+    frame what was known at its time (weather, a holiday), text from outside; empty if the record has none.
     Target frames are not in it, so no captioner can leak them.
     """
 
@@ -28,6 +29,7 @@ class CaptionRequest:
     inputs: NDArray[np.float32]
     times: NDArray[np.datetime64]
     description: Description
+    context: tuple[str, ...] = ()
     attempt: int = 0  # how often this window has been asked for before, because the caption was bad
     seed: int = 0  # for sampling; another one for each window's input and attempt
 
@@ -77,12 +79,14 @@ class Captioner(ABC):
         Finished captions are known by it, so whatever changes a caption must be in it, and nothing else.
         """
 
-    def described(self, description: Description) -> dict[str, Any]:
-        """What of the record's description decides a caption, as plain values: all of it, unless overridden."""
+    def described(self, description: Description, frames: int) -> dict[str, Any]:
+        """What of the record's description decides a caption of so many frames, as plain values: all of it, unless
+        overridden.
+        """
         grid, statistics = description.grid, description.statistics
         return {
             "variables": [[variable.name, variable.units, variable.long_name] for variable in description.variables],
-            "grid": [list(grid.dims), grid.y.tolist(), grid.x.tolist()],
+            "grid": [list(grid.dims), grid.y.tolist(), grid.x.tolist(), *([grid.units] if grid.units else [])],
             "statistics": [array.tolist() for array in vars(statistics).values()],
             "time_stamps": description.time_stamps,
             "text": description.text,

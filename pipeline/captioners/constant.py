@@ -30,7 +30,7 @@ class Constant(Captioner):
     def identity(self) -> dict[str, Any]:
         return {"text": self.prompt}
 
-    def described(self, description: Description) -> dict[str, Any]:
+    def described(self, description: Description, frames: int) -> dict[str, Any]:
         return {}
 
     def captions(self, requests: Iterable[CaptionRequest]) -> Iterator[Caption]:

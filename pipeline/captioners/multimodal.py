@@ -35,16 +35,18 @@ class Multimodal(Captioner):
             "drawing": pictures.VERSION,
         }
 
-    def described(self, description: Description) -> dict[str, Any]:
+    def described(self, description: Description, frames: int) -> dict[str, Any]:
         """What the pictures are drawn from beside the frames, and the prompt of it.
 
         Of the training statistics that is the rounded ends of the colour scales, so that a window drawn from a
         record with another stride is still the same picture.
         """
-        everything = super().described(description)
+        everything = super().described(description, frames)
         scales = [[scale.low, scale.high] for scale in pictures.scales(description)]
         kept = {name: everything[name] for name in ("variables", "grid", "time_stamps")}
-        return kept | {"scales": scales, "prompt": self.template.of_record(description)}
+        kept |= {"scales": scales, "prompt": self.template.of_record(description)}
+        drawing = pictures.drawing(description, self.settings.picture, frames)
+        return kept | {"drawing": drawing} if drawing else kept
 
     def prompt_for(self, request: CaptionRequest) -> str:
         return self.template.fill(request)

@@ -2,8 +2,10 @@
 
 It reads a window as a forecaster reads a chart: how far the field is from normal and where it is heading,
 how lively the flow is, where highs and lows of the anomaly sit and how they move, where the sharpest
-gradient lies, and where the field has changed most. Nothing in it knows a variable by name; units alone
-choose between words such as warm and high.
+gradient lies, and where the field has changed most. On a plane (a city, a section through a fire) it also says
+the field's mean and highest value, how much of the area stands out and to which sides that spreads, and of two
+fields of one kind, such as inflow and outflow, which exceeds which and where. Nothing in it knows a variable by
+name; units alone choose between words such as warm and high.
 """
 
 from __future__ import annotations
@@ -12,21 +14,27 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.captioners.base import Caption, Captioner, CaptionRequest
-from pipeline.coarse import coarse
+from pipeline.captions import clean
+from pipeline.coarse import coarse, reach, spread, standing_out
 from pipeline.params import Caption as CaptionParams
 from pipeline.store import Variable
 from pipeline.work import fingerprint
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 MAX_WORDS = 110
 MAX_PIECES = 150  # of a BERT word-piece tokenizer, estimated from above; common text encoders take 160 and more
+MAX_PIECES_ON_A_PLANE = 146  # its many numbers are estimated a little worse
+MAX_CONTEXT = 20  # words about what was known at the last frame's time
+EVEN = 0.005  # of their mean: two totals that differ by less are called equal
 FAINT = 0.1  # standard deviations that are not worth a word
 GRAINS = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # degrees or percent to which places are rounded
 
@@ -43,9 +51,11 @@ class Words:
     rising: str = "rising"
     falling: str = "falling"
     front: str = "sharpest gradient"
+    highest: str = "highest"
 
 
 TEMPERATURE_WORDS = Words("cold pool", "warm pool", "warming", "cooling", "front")
+HEAT_WORDS = Words("cool spot", "hot spot", "warming", "cooling", "sharpest gradient", "hottest")  # on a plane
 HEIGHT_WORDS = Words("trough", "ridge", "rising", "falling", "sharpest gradient")
 
 
@@ -87,6 +97,7 @@ class Chart:
         usual = float(spread.mean()) or 1.0  # a field that never changed in training has no spread
         self.scaled = self.anomaly / np.maximum(spread, 0.05 * usual)  # in standard deviations
         self.usual = usual
+        self.standing_out = standing_out(float(statistics.mean[variable]), float(statistics.std[variable]))
 
     @cached_property
     def extent(self) -> tuple[float, float]:
@@ -96,14 +107,18 @@ class Chart:
 
     @cached_property
     def grain(self) -> float:
-        """To how many degrees (or percent of a plane's extent) places are rounded."""
-        finest = self.extent[0] / 20 if self.geographic else 5
-        return max((grain for grain in GRAINS if grain <= finest), default=GRAINS[0])
+        """To how many degrees places are rounded."""
+        return max((grain for grain in GRAINS if grain <= self.extent[0] / 20), default=GRAINS[0])
 
     @cached_property
     def step(self) -> float:
-        """To how many degrees (or percent) movements are rounded."""
+        """To how many degrees movements are rounded."""
         return max((grain for grain in GRAINS if grain < self.grain), default=GRAINS[0])
+
+    @cached_property
+    def grains(self) -> tuple[float, float]:
+        """To how many units of a plane's rows and columns places are rounded: a round twentieth of its extents."""
+        return round_below(self.extent[0] / 20), round_below(self.extent[1] / 20)
 
     def regions(self) -> dict[str, slice]:
         """Rows by name: two hemispheres where the grid has them, else the whole."""
@@ -111,6 +126,10 @@ class Chart:
             return {"Pattern": slice(0, len(self.y))}
         equator = int(np.searchsorted(self.y, 0))
         return {"North": slice(equator, len(self.y)), "South": slice(0, equator)}
+
+    def value(self, value: float) -> str:
+        """A value of the field in words; what is nothing beside its usual variation is 0."""
+        return number(value if abs(value) > 1e-3 * self.usual else 0.0)
 
     def mean(self, values: Array) -> float:
         """The area mean of a map."""
@@ -126,7 +145,10 @@ class Narrator(Captioner):
         "the whole grid: liveliness, its growth, dominant wave and drift; the strongest anomalies of either sign, in "
         "the variable's units, with place, movement over the inputs and growth; the sharpest gradient; the largest "
         "changes. Movements are in degrees of longitude and latitude. Season and hour where time stamps are of a "
-        "calendar. On planes, right is larger x and upper is larger y, in percent of the extent."
+        "calendar. On planes, right is larger x and upper is larger y, in the axes' units; also the mean, the highest "
+        "value, the share of the area above one standard deviation over the training mean and the sides to which it "
+        "spreads, and of two fields of equal units that are never negative which exceeds which. Where something was "
+        "known at the last frame's time, that too."
     )
 
     def __init__(self, settings: CaptionParams, seed: int, dataset: str = "") -> None:
@@ -147,21 +169,22 @@ class Narrator(Captioner):
 
 def narrate(request: CaptionRequest, max_words: int = MAX_WORDS) -> str:
     """The paragraph about one window of finite values."""
-    opening = [text for text in (season(request), span(request)) if text]
+    opening = [text for text in (season(request), span(request), known(request)) if text]
     clauses = [Clause(0, (text,), "", text) for text in opening]
-    for number, variable in enumerate(request.description.variables):
-        chart = Chart(request.inputs[:, number].astype(float), request, number)
-        clauses += describe(chart, variable)
+    variables = request.description.variables
+    charts = [Chart(request.inputs[:, number].astype(float), request, number) for number in range(len(variables))]
+    for chart, variable in zip(charts, variables, strict=True):
+        clauses += describe(chart, variable) if chart.geographic else describe_plane(chart, variable)
+    if not request.description.grid.geographic:
+        clauses += balance(charts, request)
+        return compose(clauses, max_words, MAX_PIECES_ON_A_PLANE)
     return compose(clauses, max_words)
 
 
 def describe(chart: Chart, variable: Variable) -> Iterator[Clause]:
     """All that can be said of one variable."""
     words = words_for(variable.units)
-    name = sentence_case((variable.long_name or variable.name).replace("_", " "))
-    units = re.sub(r"\*\*|\^", "", variable.units)  # m**2 s**-2 -> m2 s-2
-    head = f"{name} ({units})" if units not in ("", "1") else name
-    yield Clause(0, (variable.name,), head, level(chart, words))
+    yield Clause(0, (variable.name,), named(variable), level(chart, words))
     for region, rows in chart.regions().items():
         strongest, opposite = centres(chart, rows, words)
         said = [(2, activity(chart, rows)), (1, strongest), (3, opposite), (4, gradient(chart, rows, words))]
@@ -169,6 +192,50 @@ def describe(chart: Chart, variable: Variable) -> Iterator[Clause]:
             said.append((5, change(chart, rows, words)))
         for rank, text in said:
             yield Clause(rank, (variable.name, region), region, text)
+
+
+def describe_plane(chart: Chart, variable: Variable) -> Iterator[Clause]:
+    """All that can be said of one variable on a plane."""
+    words = words_for(variable.units)
+    words = HEAT_WORDS if words is TEMPERATURE_WORDS else words
+    rows = slice(0, len(chart.y))
+    strongest, opposite = centres(chart, rows, words)
+    several = len(chart.fields) > 1
+    said = [
+        (0, f"mean {chart.value(chart.mean(chart.fields[-1]))}, {level(chart, words)}"),
+        (1, highest(chart, words)),
+        (2, standing_out_words(chart)),
+        (2, strongest),
+        (3, change(chart, rows, words) if several else ""),
+        (4, opposite),
+        (6, gradient(chart, rows, words)),
+    ]
+    for rank, text in said:
+        if text:
+            yield Clause(rank, (variable.name,), named(variable), text)
+    yield Clause(5, (variable.name, "pattern"), "Pattern", activity(chart, rows))
+
+
+def balance(charts: Sequence[Chart], request: CaptionRequest) -> Iterator[Clause]:
+    """Of the first two variables of equal units that are never negative: which exceeds which, over all and where."""
+    climatology = request.description.statistics.climatology
+    variables = request.description.variables
+    for one, other in combinations(range(len(charts)), 2):
+        if (
+            variables[one].units == variables[other].units
+            and min(climatology[one].min(), climatology[other].min()) >= 0
+        ):
+            names = [variable.name.replace("_", " ") for variable in (variables[one], variables[other])]
+            key = ("balance", *names)
+            difference = charts[one].fields[-1] - charts[other].fields[-1]
+            yield Clause(1, key, "Balance", excess(charts[one], charts[other], names))
+            for rank, sign, (more, less) in ((2, 1, names), (3, -1, names[::-1])):
+                row, column = peak(sign * difference, slice(0, None))
+                by = sign * difference[row, column]
+                if by >= FAINT * charts[one].usual:
+                    where = place(charts[one], row, column)
+                    yield Clause(rank, key, "Balance", f"{more} exceeds {less} most {where} by {number(by)}")
+            return
 
 
 # What the charts show: each function returns a clause.
@@ -187,6 +254,52 @@ def level(chart: Chart, words: Words) -> str:
     if abs(trend) < 0.01 * chart.usual:
         return f"{text}, steady"
     return f"{text}, {words.rising if trend > 0 else words.falling} by {number(abs(trend))}"
+
+
+def highest(chart: Chart, words: Words) -> str:
+    """The field's own maximum in the last frame, and where it lies."""
+    row, column = peak(chart.fields[-1], slice(0, None))
+    return f"{words.highest} {chart.value(chart.fields[-1][row, column])} {place(chart, row, column)}"
+
+
+def standing_out_words(chart: Chart) -> str:
+    """How much of the area stands out in the last frame, whether that grew over the inputs, and to which sides."""
+    first, last = chart.fields[0] > chart.standing_out, chart.fields[-1] > chart.standing_out
+    if not last.any():
+        return f"nowhere above {number(chart.standing_out)}"
+    text = f"above {number(chart.standing_out)} in {number(100 * float(last.mean()))} % of area"
+    grew = spread(first, last)
+    if len(chart.fields) == 1 or not grew:
+        return text
+    return f"{text}, {'spreading' if grew > 0 else 'shrinking'}{sides(chart, first, last) if grew > 0 else ''}"
+
+
+def sides(chart: Chart, first: Mask, last: Mask) -> str:
+    """The one or two sides to which an area has come to reach further, and by how much."""
+    before, after = reach(first), reach(last)
+    if before is None or after is None:
+        return ""
+    cells = [chart.extent[1] / len(chart.x)] * 2 + [chart.extent[0] / len(chart.y)] * 2
+    steps = [smaller(chart.grains[1])] * 2 + [smaller(chart.grains[0])] * 2
+    share = (after - before) / np.array([len(chart.x)] * 2 + [len(chart.y)] * 2)  # of the extent
+    further = sorted((side for side in range(4) if after[side] > before[side]), key=lambda side: -share[side])[:2]
+    parts = [
+        f"{('left', 'right', 'down', 'up')[side]} by "
+        f"{rounded((after[side] - before[side]) * cells[side], steps[side]) or steps[side]:g}"
+        for side in further
+    ]
+    return " " + " and ".join(parts) if parts else ""
+
+
+def excess(one: Chart, other: Chart, names: Sequence[str]) -> str:
+    """Which of two fields has the larger total in the last frame, and by how much of the smaller."""
+    totals = [chart.mean(chart.fields[-1]) for chart in (one, other)]
+    if abs(totals[0] - totals[1]) <= EVEN * sum(totals) / 2:
+        return f"as much {names[0]} as {names[1]}"
+    more = int(totals[1] > totals[0])
+    if min(totals) <= 0:
+        return f"{names[more]} exceeds {names[1 - more]}"
+    return f"{names[more]} exceeds {names[1 - more]} by {number(100 * (max(totals) / min(totals) - 1))} %"
 
 
 def activity(chart: Chart, rows: slice) -> str:
@@ -377,9 +490,20 @@ def part_of_day(hour: float) -> str:
     return ("night", "early morning", "morning", "afternoon", "evening", "night")[int(hour // 4)]
 
 
+def known(request: CaptionRequest) -> str:
+    """What was known at the time of the last frame, as far as a sentence has room."""
+    facts = (
+        [clean(fact).replace(":", "").strip(" .") for fact in request.context[-1].split(";")] if request.context else []
+    )
+    told = [
+        fact for index, fact in enumerate(facts) if fact and len(" ".join(facts[: index + 1]).split()) <= MAX_CONTEXT
+    ]
+    return f"Known: {', '.join(told)}" if told else ""
+
+
 def span(request: CaptionRequest) -> str:
     """Over how long the inputs reach."""
-    seconds = int((request.times[-1] - request.times[0]) / np.timedelta64(1, "s"))
+    seconds = float((request.times[-1] - request.times[0]) / np.timedelta64(1, "s"))
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
         if seconds >= 3 * size or (seconds and unit == "second"):
             return f"Over {number(seconds / size)} {unit}s"
@@ -387,24 +511,22 @@ def span(request: CaptionRequest) -> str:
 
 
 def place(chart: Chart, row: float, column: float) -> str:
-    """Where a cell lies: degrees on the globe, quarter and percent on a plane."""
+    """Where a cell lies: degrees on the globe, which ninth and the coordinates on a plane."""
     y = float(np.interp(row, np.arange(len(chart.y)), chart.y))
     columns = np.arange(len(chart.x) + 1)
     x = float(np.interp(column % len(chart.x) if chart.periodic else column, columns, [*chart.x, chart.x[0] + 360]))
     if chart.geographic:
         return f"at {latitude(y, chart.grain)} {longitude(x, chart.grain)}"
-    across, up = percent(x, chart.x, chart.grain), percent(y, chart.y, chart.grain)
-    vertical = binned(up, (33.4, 66.6), ("lower", "middle", "upper"))
-    horizontal = binned(across, (33.4, 66.6), ("left", "centre", "right"))
-    return f"at {vertical} {horizontal} (x {across} y {up})"
+    vertical = binned(row / max(1, len(chart.y) - 1), (1 / 3, 2 / 3), ("lower", "middle", "upper"))
+    horizontal = binned(column / max(1, len(chart.x) - 1), (1 / 3, 2 / 3), ("left", "centre", "right"))
+    return f"at {vertical} {horizontal} (x {rounded(x, chart.grains[1]):g} y {rounded(y, chart.grains[0]):g})"
 
 
 def movement(chart: Chart, rows: float, columns: float, still: str) -> str:
-    """A displacement in cells as degrees east and north, or percent right and up."""
-    height, width = chart.extent
-    scale = (height, width) if chart.geographic else (100.0, 100.0)
-    up = rounded(rows * scale[0] / len(chart.y), chart.step)
-    along = rounded(columns * scale[1] / len(chart.x), chart.step)
+    """A displacement in cells as degrees east and north, or right and up in the axes' units."""
+    steps = (chart.step, chart.step) if chart.geographic else tuple(smaller(grain) for grain in chart.grains)
+    up = rounded(rows * chart.extent[0] / len(chart.y), steps[0])
+    along = rounded(columns * chart.extent[1] / len(chart.x), steps[1])
     names = (("east", "west"), ("north", "south")) if chart.geographic else (("right", "left"), ("up", "down"))
     parts = [f"{abs(value):g} {pair[value < 0]}" for value, pair in zip((along, up), names, strict=True) if value]
     return " and ".join(parts) or still
@@ -439,8 +561,15 @@ def longitude(degrees: float, grain: float) -> str:
     return f"{abs(value):g}{'EW'[-180 < value < 0]}"
 
 
-def percent(value: float, axis: Sequence[float] | Array, grain: float) -> int:
-    return int(rounded(100 * (value - axis[0]) / ((axis[-1] - axis[0]) or 1.0), grain))
+def round_below(value: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is not above a positive value."""
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(max(factor * power for factor in (1, 2, 5) if factor * power <= value * (1 + 1e-9)))
+
+
+def smaller(grain: float) -> float:
+    """The next smaller of the numbers that `round_below` gives."""
+    return round_below(grain * 0.6)
 
 
 def rounded(value: float, grain: float) -> float:
@@ -464,6 +593,13 @@ def binned(value: float, edges: Sequence[float], names: Sequence[str]) -> str:
     return names[int(np.searchsorted(edges, value))]
 
 
+def named(variable: Variable) -> str:
+    """A variable's name with its units, to begin a sentence."""
+    name = sentence_case((variable.long_name or variable.name).replace("_", " "))
+    units = re.sub(r"\*\*|\^", "", variable.units)  # m**2 s**-2 -> m2 s-2
+    return f"{name} ({units})" if units not in ("", "1") else name
+
+
 def sentence_case(name: str) -> str:
     return name[:1].upper() + name[1:]
 
@@ -471,12 +607,12 @@ def sentence_case(name: str) -> str:
 # The paragraph.
 
 
-def compose(clauses: Sequence[Clause], max_words: int) -> str:
+def compose(clauses: Sequence[Clause], max_words: int, max_pieces: int = MAX_PIECES) -> str:
     """The most important clauses that fit, in the order in which they were said."""
     kept: set[int] = set()
     for index in sorted(range(len(clauses)), key=lambda index: clauses[index].rank):
         text = paragraph([clauses[i] for i in sorted({*kept, index})])
-        if len(text.split()) <= max_words and pieces(text) <= MAX_PIECES:
+        if len(text.split()) <= max_words and pieces(text) <= max_pieces:
             kept.add(index)
     return paragraph([clauses[i] for i in sorted(kept)])
 
@@ -489,6 +625,9 @@ def paragraph(clauses: Sequence[Clause]) -> str:
 
 
 def pieces(text: str) -> int:
-    """At most how many word pieces a BERT-like tokenizer makes of `text`: longer words and numbers break."""
-    parts = re.findall(r"[^\W\d_]+|\d+|[^\w\s]|_", text)
+    """At most how many word pieces a BERT-like tokenizer makes of `text`: longer words and numbers break.
+
+    Of scripts without spaces every sign is one.
+    """
+    parts = re.findall(r"[\u2e80-\uffff]|[^\W\d_\u2e80-\uffff]+|\d+|[^\w\s]|_", text)
     return sum(1 + (len(part) - 1) // (3 if part.isdigit() else 7) for part in parts)

@@ -24,7 +24,7 @@ class Nothing(Captioner):
     def identity(self) -> dict[str, Any]:
         return {}
 
-    def described(self, description: Description) -> dict[str, Any]:
+    def described(self, description: Description, frames: int) -> dict[str, Any]:
         return {}
 
     def captions(self, requests: Iterable[CaptionRequest]) -> Iterator[Caption]:

@@ -36,8 +36,8 @@ class Shuffled(Captioner):
     def identity(self) -> dict[str, Any]:
         return self.inner.identity
 
-    def described(self, description: Description) -> dict[str, Any]:
-        return self.inner.described(description)
+    def described(self, description: Description, frames: int) -> dict[str, Any]:
+        return self.inner.described(description, frames)
 
     def captions(self, requests: Iterable[CaptionRequest]) -> Iterator[Caption]:
         return self.inner.captions(requests)

@@ -52,7 +52,7 @@ def test_it_asks_the_inner_captioner_and_is_known_as_it(tmp_path: Path) -> None:
     (request,) = caption_requests(store, np.array([3]))
     assert list(shuffled.captions([request])) == list(inner.captions([request]))
     assert (shuffled.model, shuffled.prompt, shuffled.identity) == (inner.model, inner.prompt, inner.identity)
-    assert shuffled.described(store.description) == inner.described(store.description)
+    assert shuffled.described(store.description, 3) == inner.described(store.description, 3)
     assert shuffled.prompt_for(request) == inner.prompt_for(request)
     assert shuffled.shown(request) == inner.shown(request)
     assert (shuffled.asks_again, shuffled.settings, shuffled.close()) == (False, inner.settings, "")

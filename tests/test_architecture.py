@@ -46,7 +46,9 @@ FOUNDATION, RECORD, WINDOWS, TOP = range(4)
 FLOORS = {
     **dict.fromkeys(("errors", "paths", "params", "registry", "progress", "work"), FOUNDATION),
     **dict.fromkeys(("store", "batch"), RECORD),
-    **dict.fromkeys(("transfer", "mapped", "features", "embeddings", "captions", "windows", "render"), WINDOWS),
+    **dict.fromkeys(
+        ("transfer", "checksums", "mapped", "features", "embeddings", "captions", "windows", "render"), WINDOWS
+    ),
     **dict.fromkeys(("prompting", "pictures", "guard", "coarse", "splits", "planning", "context"), WINDOWS),
     **dict.fromkeys(("layers", "models"), WINDOWS),
 }

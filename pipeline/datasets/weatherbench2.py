@@ -46,7 +46,7 @@ VARIABLES = {  # name, without a level -> short name, CF standard name
 LEVELS = ("level", "pressure_level", "isobaricInhPa")
 
 AT_ONCE = 4  # blocks that are read at a time
-DECODED_BYTES = 256e6  # of the source's chunks in memory
+DECODED_BYTES = 128e6  # of the source's chunks in memory
 MOST_REQUESTS = 64  # under way
 
 

@@ -132,6 +132,7 @@ def test_other_versions_of_zarr_are_read(settings: dict[str, Any], tmp_path: Pat
     assert_same(fetched(written(tmp_path, **settings), tmp_path / "out"))
 
 
+@pytest.mark.filterwarnings("ignore::xarray.SerializationWarning")
 def test_packed_integers_are_unpacked(tmp_path: Path) -> None:
     data = public()
     values = np.round(data["2m_temperature"].values, 2).astype(np.float32)

@@ -123,7 +123,9 @@ def score(
     return torch.cat(parts, dim=1).double().numpy()
 
 
-def score_all(forecasters: Mapping[Run, Forecast], dataset: WindowDataset, batch_size: int, work: Work) -> Scores:
+def score_all(
+    forecasters: Mapping[Run, Forecast], dataset: WindowDataset, batch_size: int, work: Work, workers: int = 0
+) -> Scores:
     """Scores every forecaster on all windows of `dataset`; those that a killed run had finished are kept in `work`.
 
     Raises UserError if there is no window.
@@ -132,7 +134,7 @@ def score_all(forecasters: Mapping[Run, Forecast], dataset: WindowDataset, batch
     if not len(dataset):
         raise UserError(f"{store.path} has no test window; give ingest.splits.test a larger share")
     metrics = build_metrics(store.description)
-    batches = loader(dataset, batch_size)
+    batches = loader(dataset, batch_size, workers)
     values = {}
     for run in forecasters:
         name = f"{run}.npy"

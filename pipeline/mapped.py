@@ -7,6 +7,7 @@ for each content and read through the page cache, which worker processes share.
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,22 @@ from numpy.typing import NDArray
 from pipeline import paths
 from pipeline.store import rows_per_shard
 from pipeline.work import replacing
+
+
+class MemoryMap(np.memmap[Any, Any]):
+    """A read-only memory map that is pickled as the name of its file, so that processes share its memory.
+
+    NumPy's own is pickled as a copy of all it holds; so is a part of this one.
+    """
+
+    def __reduce__(self) -> Any:
+        if isinstance(self.base, mmap.mmap):
+            return _opened, (self.filename, self.dtype.str, self.shape)
+        return super().__reduce__()
+
+
+def _opened(path: Path, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    return MemoryMap(path, dtype=dtype, mode="r", shape=shape)
 
 
 def map_array(name: str, folder: Path, array: zarr.Array[Any]) -> NDArray[Any]:
@@ -45,7 +62,7 @@ def mapped(
             for start, rows in parts():
                 plain[start : start + len(rows)] = rows
             plain.flush()
-    return np.memmap(target, dtype=dtype, mode="r", shape=shape)
+    return _opened(target, dtype, shape)
 
 
 def _state_of(source: Path) -> str:

@@ -83,8 +83,9 @@ def fit(
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
     # not set up by Fabric, which would count epochs from the start of this process and not of the run
-    train_loader: Any = shuffled_loader(train, settings.batch_size, seed, fabric.global_rank, fabric.world_size)
-    validation_loader: Any = fabric.setup_dataloaders(loader(validation, settings.batch_size))
+    size, workers = settings.batch_size, runtime.loader_workers
+    train_loader: Any = shuffled_loader(train, size, seed, fabric.global_rank, fabric.world_size, workers)
+    validation_loader: Any = fabric.setup_dataloaders(loader(validation, size, workers))
     best = _copy(model)
     state = _resume(work, name, model, best, optimizer) or Progress(learning_rate=settings.learning_rate)
 

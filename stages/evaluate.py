@@ -31,7 +31,7 @@ def main(params: Params) -> None:
     forecasters = Forecasters.of(params, store)
     inputs = [paths.STORE, paths.EMBEDDINGS, *forecasters.folders.values()]
     with Work("evaluate", inputs, settings.batch_size, CODE) as work, replacing(paths.EVALUATE) as folder:
-        scores = score_all(forecasters, test, settings.batch_size, work)
+        scores = score_all(forecasters, test, settings.batch_size, work, params.runtime.loader_workers)
         folder.mkdir()
         comparisons = compare_all(scores, settings, params.seed)
         results.write_evaluation(folder, scores, comparisons, forecasters.costs(test[0], settings.latency_runs))

@@ -16,6 +16,7 @@ from scipy.signal import lfilter
 
 from pipeline.datasets.taxibj_context import WEATHER
 from pipeline.datasets.traffic_city import PARTS, PURPOSES, SIDE, Array, City
+from pipeline.progress import progress
 
 SLOTS = 48  # half hours of a day
 FIRST_DAY = np.datetime64("2001-01-01")  # a Monday; nominal, like the year of the weather twin
@@ -189,8 +190,8 @@ def simulate_incidents(city: City, demand: Array, seed: int) -> list[Incident]:
     by_purpose = demand.reshape(len(demand), len(PURPOSES), -1).sum(axis=2)
     usual = demand[: 7 * SLOTS].mean(axis=0)  # of the first week, so that a longer record has the same incidents
     flow = city.loads(usual, usual)[: SIDE * SIDE]
-    found = []
-    for day in range(len(demand) // SLOTS):
+    found, days = [], len(demand) // SLOTS
+    for day in progress(range(days), "divert traffic", days, "day"):
         rng = np.random.default_rng([seed, 3, day])
         starts = np.sort(rng.integers(*ONSETS, size=rng.poisson(INCIDENTS_A_DAY)))
         found += [_incident(city, day * SLOTS + int(start), by_purpose, flow, rng) for start in starts]

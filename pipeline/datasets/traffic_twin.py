@@ -100,7 +100,7 @@ def simulate(days: int, seed: int) -> Record:
     before = np.concatenate([demand[:1], demand[:-1]])
     levels = demand.sum(axis=1)
     counts, expected = (np.empty((days * SLOTS, 2, SIDE, SIDE), dtype=np.float32) for _ in range(2))
-    for day in progress(range(days), "simulate", days, "day"):
+    for day in progress(range(days), "count", days, "day"):
         slots = slice(day * SLOTS, (day + 1) * SLOTS)
         loads = full(city.loads(demand[slots], before[slots]) + disturbance(incidents, levels, slots))
         loads = np.round(loads, 4)  # rounding errors, which differ between machines, must not reach the counts

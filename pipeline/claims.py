@@ -193,7 +193,8 @@ class Reader:
         self._geographic = geographic
         self._pattern = GLOBE_PATTERN if geographic else PLANE_PATTERN
         self._count = len(variables)
-        names = [_name_words(variable) for variable in variables]
+        self._long_names = {v.long_name.lower(): v.name.lower() for v in variables if v.long_name and not geographic}
+        names = [_name_words(variable) - (set() if geographic else set(SIDES)) for variable in variables]
         self._words = {word: [n for n, own in enumerate(names) if word in own] for own in names for word in own}
         self._warm = self._only(n for n, v in enumerate(variables) if _is_temperature(v))
         self._mass = self._only(n for n, own in enumerate(names) if own & set(MASS_WORDS))
@@ -202,7 +203,10 @@ class Reader:
         """All claims of a caption, in order; none twice."""
         found: list[Claim] = []
         variable: int | None = 0 if self._count == 1 else None
-        for sentence in SENTENCE.split(text.lower()):
+        text = text.lower()
+        for long_name, name in self._long_names.items():  # its words may be those of places: what left the cell
+            text = text.replace(long_name, name)
+        for sentence in SENTENCE.split(text):
             read = _Sentence()
             scores = dict.fromkeys(range(self._count), 0)
             named: int | None = None  # the last variable that a word alone told

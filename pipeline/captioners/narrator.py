@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -34,6 +34,7 @@ MAX_WORDS = 110
 MAX_PIECES = 150  # of a BERT word-piece tokenizer, estimated from above; common text encoders take 160 and more
 MAX_PIECES_ON_A_PLANE = 146  # its many numbers are estimated a little worse
 MAX_CONTEXT = 20  # words about what was known at the last frame's time
+SPEAKING_NAME = re.compile(r"[A-Za-z_]{4,}")
 EVEN = 0.005  # of their mean: two totals that differ by less are called equal
 FAINT = 0.1  # standard deviations that are not worth a word
 GRAINS = (0.1, 0.2, 0.5, 1, 2, 5, 10)  # degrees or percent to which places are rounded
@@ -173,8 +174,14 @@ def narrate(request: CaptionRequest, max_words: int = MAX_WORDS) -> str:
     clauses = [Clause(0, (text,), "", text) for text in opening]
     variables = request.description.variables
     charts = [Chart(request.inputs[:, number].astype(float), request, number) for number in range(len(variables))]
-    for chart, variable in zip(charts, variables, strict=True):
-        clauses += describe(chart, variable) if chart.geographic else describe_plane(chart, variable)
+    for number, (chart, variable) in enumerate(zip(charts, variables, strict=True)):
+        if chart.geographic:
+            clauses += describe(chart, variable)
+        else:
+            told = variable.units in {before.units for before in variables[:number]}
+            clauses += describe_plane(
+                chart, replace(variable, units="") if told else variable, words_for(variable.units)
+            )
     if not request.description.grid.geographic:
         clauses += balance(charts, request)
         return compose(clauses, max_words, MAX_PIECES_ON_A_PLANE)
@@ -194,10 +201,11 @@ def describe(chart: Chart, variable: Variable) -> Iterator[Clause]:
             yield Clause(rank, (variable.name, region), region, text)
 
 
-def describe_plane(chart: Chart, variable: Variable) -> Iterator[Clause]:
+def describe_plane(chart: Chart, variable: Variable, words: Words) -> Iterator[Clause]:
     """All that can be said of one variable on a plane."""
-    words = words_for(variable.units)
     words = HEAT_WORDS if words is TEMPERATURE_WORDS else words
+    if SPEAKING_NAME.fullmatch(variable.name):  # long names leave too little room for what happens
+        variable = replace(variable, long_name=variable.name)
     rows = slice(0, len(chart.y))
     strongest, opposite = centres(chart, rows, words)
     several = len(chart.fields) > 1

@@ -6,5 +6,7 @@ STUDENTS = Registry(
     "student",
     {
         "unet": "pipeline.students.unet:UNet",
+        "resnet": "pipeline.students.resnet:ResNet",
+        "mlp_mixer": "pipeline.students.mlp_mixer:MLPMixer",
     },
 )

@@ -6,7 +6,7 @@ networks came out far worse for some seeds.) With `width` 52 it has the paper's 
 
 The latent that P projects is the feature map at `latent_level`: the bottom (3), where the encoder ends, with
 8 * width channels on an eighth of the grid; or a level of the decoder (2, 1, 0), finer and narrower, behind
-which less of the network is left untaught.
+which less of the network is left untaught. All four are what a method of several levels gets, bottom first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pipeline import models
 from pipeline.layers import GridConv2d, pad_to_multiple, padded_size
 from pipeline.models import Problem
-from pipeline.students.base import Student
+from pipeline.students.base import Level, Student
 
 LEVELS = 4
 COARSEST = 2 ** (LEVELS - 1)  # how many columns of the grid one of the bottom level covers
@@ -32,10 +32,10 @@ class UNet(Student):
     def __init__(self, problem: Problem, sizes: Sizes) -> None:
         super().__init__(problem)
         widths = [sizes.width * 2**level for level in range(LEVELS)]
-        self.latent_level = sizes.latent_level
-        self.latent_width = widths[sizes.latent_level]
         height, width = padded_size((problem.height, problem.width), COARSEST)
-        self.latent_grid = (height >> sizes.latent_level, width >> sizes.latent_level)
+        grids = [(height >> level, width >> level) for level in range(LEVELS)]
+        self.levels = tuple(map(Level, reversed(widths), reversed(grids)))
+        self.latent_level = LEVELS - 1 - sizes.latent_level
         channels_in, channels_out = problem.t_in * problem.variables, problem.t_out * problem.variables
         self.down = nn.ModuleList(
             DoubleConv(before, after, problem.periodic)
@@ -46,18 +46,18 @@ class UNet(Student):
         self.pool = nn.MaxPool2d(2)
         self.readout = nn.Conv2d(widths[0], channels_out, 1)
 
-    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         height, width = images.shape[-2:]
         hidden = pad_to_multiple(images, COARSEST, self.problem.periodic)
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
             hidden = block(hidden if level == 0 else self.pool(hidden))
             skips.append(hidden)
-        levels = {LEVELS - 1: skips.pop()}
+        levels = [skips.pop()]
         for up, merge in zip(self.up, self.merge, strict=True):
             hidden = merge(torch.cat([skips.pop(), up(hidden)], dim=1))
-            levels[len(skips)] = hidden
-        return self.readout(hidden)[..., :height, :width], levels[self.latent_level]
+            levels.append(hidden)
+        return self.readout(hidden)[..., :height, :width], tuple(levels)
 
 
 class DoubleConv(nn.Sequential):

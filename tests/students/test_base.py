@@ -14,7 +14,7 @@ from pipeline.distillation import DistilledStudent
 from pipeline.errors import UserError
 from pipeline.features import Features
 from pipeline.models import Problem
-from pipeline.students.base import Projection, build, load, save_student
+from pipeline.students.base import Projection, build, load, regridded, save_student
 
 PROBLEM = Problem(t_in=2, t_out=3, variables=2, height=16, width=16, periodic=True)
 GRIDS = [((2, 4), (8, 16)), ((2, 4), (2, 4)), ((8, 16), (4, 8)), ((3, 5), (8, 9)), ((5, 7), (4, 7)), ((2, 8), (4, 4))]
@@ -62,6 +62,31 @@ def test_on_a_finer_grid_a_token_is_the_mean_of_the_positions_it_covers() -> Non
     assert bias is not None
     expected = torch.einsum("bdij,de->bije", pooled, weight) + bias
     torch.testing.assert_close(projection(latent), expected.flatten(1, 2))
+
+
+def interpolation(before: int, after: int, around: bool) -> np.ndarray:
+    """(after, before): linear interpolation between the centres of cells of equal width, written out."""
+    matrix = np.zeros((after, before))
+    for row in range(after):
+        place = (row + 0.5) * before / after - 0.5
+        for column in (int(np.floor(place)), int(np.floor(place)) + 1):
+            weight = 1 - abs(place - column)
+            matrix[row, column % before if around else min(max(column, 0), before - 1)] += weight
+    return matrix
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize(("before", "after"), [((3, 5), (4, 7)), ((2, 1), (5, 4)), ((3, 5), (3, 9)), ((6, 4), (3, 7))])
+def test_a_coarser_axis_is_interpolated_around_a_globe_and_a_finer_one_averaged(
+    before: tuple[int, int], after: tuple[int, int], periodic: bool
+) -> None:
+    images = torch.randn(2, 3, *before, dtype=torch.float64)
+    rows = interpolation(before[0], after[0], around=False)
+    if before[0] > after[0]:
+        rows = np.kron(np.eye(after[0]), np.full((1, before[0] // after[0]), after[0] / before[0]))
+    columns = interpolation(before[1], after[1], around=periodic)
+    expected = np.einsum("ai,bj,ncij->ncab", rows, columns, images.numpy())
+    torch.testing.assert_close(regridded(images, after, periodic), torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
 
 
 class Hints(Features):

@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from benchmarks.ingest import FIELDS, write_record
@@ -29,32 +30,41 @@ from pipeline.ingest import STORE, ingest
 from pipeline.params import Ingest
 
 ROWS, COLUMNS = 32, 64
+START = np.datetime64("1950-01-01", "ns")
 
 
 def opened(path: Path, units: int) -> xr.Dataset:
     """The file's record, `units` times one after another."""
     with open_file(path) as dataset:
-        times = dataset["time"].values
-        length = times[-1] - times[0] + (times[1] - times[0])
+        hours = np.arange(dataset.sizes["time"])
     fields = []
     for name in FIELDS:
         pieces = {}
         for unit in range(units):
             piece = field(open_file(path)[name], {}, path)
-            pieces[f"{unit:04}"] = piece.assign_coords(time=times + unit * length)
+            times = START + (unit * len(hours) + hours) * np.timedelta64(1, "h")
+            pieces[f"{unit:04}"] = piece.assign_coords(time=times)
         fields.append(join(name, pieces))
     return combine(fields)
 
 
-def measured(path: Path, folder: Path, units: int, limit: int | None) -> tuple[float, float, float]:
+def measured(
+    path: Path, folder: Path, units: int, limit: int | None = None, shard_megabytes: float = 50
+) -> tuple[float, float, float]:
     """Seconds, the seconds among them before the first shard, and the peak of resident memory in MB."""
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit * 1_000_000, limit * 1_000_000))
     start = time.perf_counter()
     raw = opened(path, units)
     ready = time.perf_counter() - start
-    ingest(raw, Ingest(variables=FIELDS), folder)
-    return time.perf_counter() - start, ready, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    ingest(raw, Ingest(variables=FIELDS, shard_megabytes=shard_megabytes), folder)
+    return time.perf_counter() - start, ready, peak_memory()
+
+
+def peak_memory() -> float:
+    """MB of resident memory at most since this program began; getrusage would count the one that started it too."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def main() -> None:

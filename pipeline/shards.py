@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline import store
 from pipeline.cluster import Job, workers
-from pipeline.datasets.base import file_at
+from pipeline.datasets.base import bound_file_caches, file_at
 from pipeline.errors import UserError
 from pipeline.moments import Moments
 from pipeline.progress import progress
@@ -120,24 +120,28 @@ def write_part(path: Path, part: Part) -> tuple[Moments, NDArray[np.int64]]:
 
     Returns the moments (C, H, W) of its training frames and the number of missing values (C, frames of the shard).
     """
+    bound_file_caches()  # here too: a worker opens its own files
     group = zarr.open_group(path, mode="r", use_consolidated=False)
-    moments, missing = [], []
-    for name in part.pieces:
-        values = _read(name, part)
-        missing.append(_missing(values))
-        write_shard(store.array(group, name), path, part.index, values)
-        moments.append(Moments.of(values if part.training.all() else values[part.training]))
-    return Moments.stacked(moments), np.stack(missing)
+    fields = [_write_field(name, store.array(group, name), path, part) for name in part.pieces]
+    return Moments.stacked([moments for moments, _ in fields]), np.stack([missing for _, missing in fields])
+
+
+def _write_field(name: str, array: zarr.Array[Any], path: Path, part: Part) -> tuple[Moments, NDArray[np.int64]]:
+    values = _read(name, part)
+    write_shard(array, path, part.index, values)
+    return Moments.of(values if part.training.all() else values[part.training]), _missing(values)
 
 
 def _read(name: str, part: Part) -> NDArray[np.float32]:
-    try:
-        return np.asarray(part.pieces[name].compute(scheduler="synchronous"), dtype=np.float32)
+    values = np.empty(part.pieces[name].shape, np.float32)
+    try:  # block by block: `compute` would hold all of them twice
+        part.pieces[name].store(values, lock=False, scheduler="synchronous")
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{name} cannot be read in frames {part.frames.start} to {part.frames.stop - 1} "
             f"(file {part.files[name] or 'unknown'}): {error}"
         ) from None
+    return values
 
 
 def _missing(values: NDArray[np.float32]) -> NDArray[np.int64]:

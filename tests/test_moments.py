@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import moments
 from pipeline.moments import Moments
 
 
@@ -46,3 +47,11 @@ def test_missing_values_do_not_count() -> None:
     np.testing.assert_allclose(total.mean[seen], np.nanmean(finite[:, seen], axis=0), rtol=1e-12)
     np.testing.assert_allclose(total.std[seen], np.nanstd(finite[:, seen], axis=0), rtol=1e-10)
     np.testing.assert_allclose(total.over_points(), (np.nanmean(finite), np.nanstd(finite)), rtol=1e-11)
+
+
+def test_a_grid_of_many_tiles_and_frames_gives_what_numpy_gives() -> None:
+    shape = (moments.FRAMES_AT_ONCE * 2 + 3, 71, 2 * moments.POINTS_AT_ONCE // 71 + 5)
+    values = np.random.default_rng(3).normal(280, 15, shape).astype(np.float32)
+    total = Moments.of(values)
+    np.testing.assert_allclose(total.std, values.astype(np.float64).std(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(Moments.of(values[:, ::-1]).std, total.std[::-1], rtol=1e-14)

@@ -22,6 +22,7 @@ from pipeline.params import Fetch, Ingest
 NOMINAL_START = np.datetime64("2001-01-01T00", "ms")
 CHUNK_BYTES = 16e6  # of one Dask chunk, unless the file's own chunks are larger
 LARGEST_OWN_CHUNK_BYTES = 256e6  # beyond it a file's chunk is read in pieces, at the price of decoding it again
+CACHE_BYTES = 1_000_000  # of decoded chunks, for each variable of each open NetCDF file; the library takes 16 MB
 
 NAMES = {
     "time": ("time", "valid_time", "t", "date", "datetime"),
@@ -110,9 +111,18 @@ def open_file(path: Path) -> xr.Dataset:
             return _open_grib(path)
         if engine == "zarr":  # consolidated metadata may speak of arrays that were not fetched
             return xr.open_zarr(path, consolidated=False, chunks=None, decode_timedelta=False)
+        bound_file_caches()
         return xr.open_dataset(path, engine=engine, decode_timedelta=False)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"{path} cannot be opened; it is cut short, damaged or of a foreign kind: {error}") from None
+
+
+def bound_file_caches() -> None:
+    """Keeps NetCDF files that are opened from now on small in memory: a record is read once and in order, and xarray
+    leaves 128 files open."""
+    import netCDF4
+
+    netCDF4.set_chunk_cache(CACHE_BYTES)
 
 
 def field(data: xr.DataArray, dimensions: Mapping[Any, str], path: Path) -> xr.DataArray:

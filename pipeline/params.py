@@ -297,6 +297,7 @@ class DumpFeatures(Section):
     batch_size: Positive = 32
     checked_windows: Positive = 8  # how many stored windows are computed again and compared
     shard_megabytes: PositiveFloat = 50  # what a killed run loses at most
+    forecasts: bool = False  # the teacher's forecasts too, for method kd
 
 
 class Distill(Training):
@@ -304,6 +305,11 @@ class Distill(Training):
     repeats: Positive = 3  # students trained per method, with seeds seed, seed + 1, ...
     train_windows: Positive | None = None  # evenly spaced training windows given to the student; null: all
     target_scale: Literal["raw", "centred", "standardised"] = "centred"
+    spectral_axes: Literal["grid", "tokens", "channels"] = "grid"  # what the transform of eq. 11 runs over
+    frequency_cutoff: Fraction = 0.5  # sdkd: where the low band ends, as a share of the highest frequency of an axis
+    low_band_weight: Weight = 0.5  # sdkd: of the low band beside the high one
+    teacher_bounded: bool = False  # kd: learn only where the teacher is better, instead of its forecast
+    bound_margin: Weight = 0.0  # kd, bounded: how much better than the teacher is enough
 
 
 class Evaluate(Section):

@@ -145,6 +145,7 @@ NEGATED = re.compile(r"\b(?:no|not|without|neither|nor|little)\s+(?:\w+\s+){0,2}
 DIRECTION = re.compile(r"(?:north|south|east|west)$")
 FALLING = re.compile(r"cool|fall|fell|decreas|declin|drop|subsid|dwindl|eas|thin")
 SHRINKING = re.compile(r"shr|contract")
+OF = re.compile(r"\s+(?:of|in|for)\s+(?:the\s+)?")
 LESS = re.compile(r"less|lower|smaller|weaker")
 SENTENCE = re.compile(r"(?<=[.!?])\s+|;\s+(?=(?:in|over|the)\b)|\n+")
 BETWEEN_NAMES = re.compile(r"[\s-]*(?:(?:of|the|in|hemispher\w+|hemisphere's|part|half|side)[\s-]*)*")
@@ -216,6 +217,7 @@ class Reader:
                     variable = self._mentioned(scores, word, variable)
                     named = self._words[word][0] if len(self._words[word]) == 1 else named
                     self._compare(read, named, token.end())
+                    self._own(read, sentence, token, named)
                 elif kind == "than":
                     read.compared = None if named is None else (named, -1 if LESS.match(word) else 1)
                 else:
@@ -234,6 +236,12 @@ class Reader:
             scores[number] += 1
         best = [number for number, score in scores.items() if score == max(scores.values())]
         return best[0] if len(best) == 1 else before if before in best else None
+
+    def _own(self, read: _Sentence, sentence: str, token: re.Match[str], named: int | None) -> None:
+        """On a plane: "hot spots of inflow", whatever was spoken of before."""
+        last = read.things[-1] if read.things and not self._geographic else None
+        if last and last.kind == "place" and OF.fullmatch(sentence[last.end : token.start()]):
+            last.variable = named
 
     def _compare(self, read: _Sentence, named: int | None, end: int) -> None:
         """The second of two variables that are compared has been named."""

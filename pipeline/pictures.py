@@ -321,7 +321,7 @@ def _board(record: ByIdentity, pixels: int, count: int, label_width: int) -> Boa
     for rows in blocks:
         for row, title, ticks in zip(rows, titles, bars, strict=True):
             pen.text(left, row - 1.5 * line, title, "lm")
-            pen.text(left - room - TICK - 3, row - 1.5 * line, names[0], "rm")
+            pen.text(left - room - TICK - 3, row - 0.8 * line, names[0], "rm")
             pen.ticks_beside(left, row, y_ticks, -1)
             pen.ticks_beside(bar_left + size, row, ticks, +1)
             pen.frame(bar_left, row, size, height)

@@ -83,13 +83,17 @@ def maps_png(fields: Mapping[str, NDArray[np.float32]], variable: Variable, grid
             grid.x, grid.y, field, vmin=scale.low, vmax=scale.high, cmap=scale.colours, rasterized=True
         )
         axis.set_title(title)
-        axis.set_xlabel("longitude, °E" if grid.geographic else grid.dims[1])
-    axes[0].set_ylabel("latitude, °N" if grid.geographic else grid.dims[0])
-    figure.colorbar(mesh, ax=axes, label=f"{variable.long_name}, {units_text(variable.units)}")
+        axis.set_xlabel("longitude, °E" if grid.geographic else _with_units("x", grid.units))
+    axes[0].set_ylabel("latitude, °N" if grid.geographic else _with_units("y", grid.units))
+    figure.colorbar(mesh, ax=axes, label=_with_units(variable.long_name, variable.units))
     stream = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None}  # it would name a version
     figure.savefig(stream, format="png", metadata=metadata)
     return stream.getvalue()
+
+
+def _with_units(name: str, units: str) -> str:
+    return f"{name}, {units_text(units)}".removesuffix(", ")
 
 
 def units_text(units: str) -> str:

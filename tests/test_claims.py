@@ -132,3 +132,76 @@ def test_of_which_variable_it_is_must_be_told() -> None:
     )
     assert both.claims("It is warming.") == []
     assert both.claims("Temperature at 500 hPa (t500) is rising.") == [Claim("trend", 1, 1)]
+
+
+TAXIS = Reader(
+    (Variable("inflow", "1", "what entered the cell"), Variable("outflow", "1", "what left the cell")), False
+)
+FIRE = Reader((Variable("temperature", "K", "temperature"), Variable("smoke", "m-1", "smoke density")), False)
+IN, OUT = 0, 1
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("A hot spot at (35, 2.5)", Place(x=(35, 35), y=(2.5, 2.5))),
+        ("A hot spot near x = 35 m, y = 2.5 m", Place(x=(35, 35), y=(2.5, 2.5))),
+        ("A hot spot between x 30 and 40", Place(x=(30, 40))),
+        ("A hot spot at x 30-40 m", Place(x=(30, 40))),
+        ("A hot spot at x -12.5", Place(x=(-12.5, -12.5))),
+        ("A hot spot in row 3, column 17", Place(y=(3, 3), x=(17, 17))),
+        ("A hot spot in the upper left", named("north", "west")),
+        ("A hot spot in the lower right-hand corner", named("south", "east")),
+    ],
+)
+def test_places_on_a_plane_are_read_as_people_write_them(text: str, place: Place) -> None:
+    assert FIRE.claims(text) == [Claim("place", 0, 1, place)]
+
+
+@pytest.mark.parametrize(
+    ("text", "claims"),
+    [
+        ("Smoke spreads to the right.", [(1, 1, ""), (1, 1, "e")]),
+        ("Temperature: above 430 in 19 % of area, spreading right by 4 and left by 2; hottest 800", None),
+        (
+            "Temperature: the hot layer expands towards the left and shrinks later",
+            [(0, 1, ""), (0, 1, "w"), (0, -1, "")],
+        ),
+        ("The smoke does not spread to the right.", []),
+        ("Something spreads.", []),
+    ],
+)
+def test_what_spreads_is_read_with_the_sides_it_spreads_to(
+    text: str, claims: list[tuple[int, int, str]] | None
+) -> None:
+    expected = [(0, 1, ""), (0, 1, "e"), (0, 1, "w")] if claims is None else claims
+    found = [claim for claim in FIRE.claims(text) if claim.kind in ("spread", "movement")]
+    assert sorted((claim.variable, claim.sign, claim.direction) for claim in found) == sorted(expected)
+    assert {claim.kind for claim in found} <= {"spread"}
+
+
+@pytest.mark.parametrize(
+    ("text", "claim"),
+    [
+        ("Inflow exceeds outflow.", Claim("balance", IN, 1, other=OUT)),
+        ("Outflow is higher than inflow in the centre.", Claim("balance", OUT, 1, named("centre"), other=IN)),
+        ("Inflow is clearly lower than the outflow at x 3 y 5.", Claim("balance", IN, -1, at(5, 3), other=OUT)),
+    ],
+)
+def test_of_two_fields_it_is_read_which_exceeds_which(text: str, claim: Claim) -> None:
+    assert TAXIS.claims(text) == [claim]
+    assert READER.claims(text) == []
+
+
+def test_the_words_of_a_long_name_are_no_places() -> None:
+    assert TAXIS.claims("What left the cell: rising; high +3 at lower right (x 20 y 3).") == [
+        Claim("trend", OUT, 1),
+        Claim("place", OUT, 1, Place(frozenset({"south", "east"}), y=(3, 3), x=(20, 20))),
+    ]
+
+
+def test_busy_places_are_high_and_a_plume_that_rises_is_no_trend() -> None:
+    assert TAXIS.claims("Inflow is busiest in the centre.") == [Claim("place", IN, 1, named("centre"), extreme=True)]
+    assert TAXIS.claims("Hot spots of inflow lie in the upper right")[0].sign == 1
+    assert not [claim for claim in FIRE.claims("The smoke rises and the temperature is seen.") if claim.kind == "trend"]
+    assert FIRE.claims("Temperature: the fire eases.") == [Claim("trend", 0, -1)]

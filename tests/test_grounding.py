@@ -18,6 +18,7 @@ from pipeline.grounding import Fields, Judge, grounding
 from pipeline.params import Caption as CaptionParams
 from pipeline.store import Description, Grid, Statistics, Store, Variable
 from tests.helpers import make_store, record, tiny_params, write_store
+from tests.planes import BURNING, CITY, TAXIS, TUNNEL, city, fire, stored
 
 
 def globe(rows: int) -> Grid:
@@ -244,3 +245,63 @@ def test_the_score_repeats_and_its_splits_are_counted(store: Store, narrated: li
     assert score == grounding(narrated, store, 0)
     assert list(score) == ["train", "validation", "test"]
     assert [part["captions"] for part in score.values()] == np.bincount(store.windows.split).tolist()
+
+
+# Cities and fires.
+
+
+@pytest.mark.parametrize("name", ["city", "fire"])
+def test_the_rules_captions_of_cities_and_fires_are_true_and_their_own(tmp_path: Path, name: str) -> None:
+    kept = {"city": (city(240), TAXIS, CITY, 1_800_000), "fire": (fire(80), BURNING, TUNNEL, 500)}[name]
+    store = stored(tmp_path / "store.zarr", *kept)
+    every = caption_requests(store, np.arange(len(store.windows)))
+    texts = [caption.text for caption in Narrator(CaptionParams(), 0).captions(every)]
+    score = grounding(texts, store, 0)["train"]
+    assert score["claims_per_caption"] > 5
+    assert score["all"]["right"] > 0.95
+    for kind in ("trend", "place", "spread", *(["balance"] if name == "city" else [])):
+        assert score[kind]["judged"] > 10
+        assert score[kind]["right"] > 0.95
+    if name == "fire":
+        return  # which spreads the same way all the time
+    assert score["all"]["right"] > score["all"]["chance"] + 0.15
+    others = grounding(
+        [texts[window] for window in Shuffled(CaptionParams(), 0).arrangement(store.windows.split)], store, 0
+    )
+    assert others["train"]["all"]["right"] < score["all"]["right"] - 0.15
+
+
+def on_plane(text: str, frames: NDArray[np.float64]) -> list[bool | None]:
+    """Verdicts about frames (T, C, H, W) of inflow and outflow, whose climatology is 0 and standard deviation 1."""
+    maps = np.zeros((2, *PLANE.shape), dtype=np.float32)
+    variables = (Variable("inflow", "1", "inflow"), Variable("outflow", "1", "outflow"))
+    statistics = Statistics(np.zeros(2), np.ones(2), maps, maps + 1)
+    description = Description(variables, PLANE, statistics, 1.0, "nominal", "")
+    request = CaptionRequest(0, frames.astype(np.float32), np.arange(len(frames)).astype("datetime64[s]"), description)
+    fields = Fields(request, Judge(description))
+    return [fields.verdict(claim) for claim in Reader(variables, False).claims(text)]
+
+
+FLOWS = np.zeros((3, 2, *PLANE.shape))
+FLOWS[0, 0, 8:12, 5:10] = FLOWS[1, 0, 8:12, 5:12] = FLOWS[2, 0, 8:12, 4:20] = 5  # above 1: reaches right, a little left
+FLOWS[:, 1, 15:18, 20:25] = 9
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("Inflow spreads.", [True]),
+        ("Inflow shrinks.", [False]),
+        ("Inflow spreads to the right.", [True, True]),
+        ("Inflow spreads left.", [True, True]),
+        ("Inflow spreads upwards.", [True, None]),
+        ("Outflow spreads.", [None]),
+        ("Inflow exceeds outflow.", [True]),  # 64 cells of 5 are more than 15 of 9
+        ("Outflow exceeds inflow in the upper right.", [True]),
+        ("Inflow is lower than outflow at x 22 y 16.", [True]),
+        ("Inflow exceeds outflow at x 22 y 16.", [False]),
+        ("Inflow exceeds outflow at x 12 y 10.", [True]),
+    ],
+)
+def test_what_spreads_and_what_exceeds_what_is_measured(text: str, right: list[bool | None]) -> None:
+    assert on_plane(text, FLOWS) == right

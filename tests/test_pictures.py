@@ -33,7 +33,7 @@ MINUS = "\N{MINUS SIGN}"
 LOW, HIGH = (538.0, -12.0), (542.0, -8.0)  # of the colour scales of `describe`: climatology ± 2 x 1
 DIGESTS = {  # by version
     "1": "6791456334753415e0994d663c6124dfecd04dd4588aa17e1a4b4399467287ee",
-    "2": "3c95f38e6dd4390809494bf0bb9323aad75e4e0dbbd80a430012bfb5bbe4f6f4",
+    "2": "10156cd9a0ad8effc9c050649e66578a556250a1132a421a28ecb1f7e29aaf7e",
 }
 
 
@@ -240,6 +240,11 @@ def test_frames_are_labelled_with_their_time_or_its_distance_to_the_last() -> No
     assert pictures.frame_labels(times[::2], False) == [f"t{MINUS}1 d", "t"]
     assert pictures.frame_labels(times[0] + np.arange(2) * np.timedelta64(90, "s"), False) == [f"t{MINUS}90 s", "t"]
     assert pictures.frame_labels(times[0] + np.arange(2), True)[1] == "2001-01-01 06:00:01"
+    assert pictures.frame_labels(times.astype("datetime64[ms]"), True) == pictures.frame_labels(times, True)
+    assert pictures.frame_labels(times.astype("datetime64[ms]"), False) == pictures.frame_labels(times, False)
+    tenths = times[0].astype("datetime64[ms]") + np.arange(3) * np.timedelta64(100, "ms")
+    assert pictures.frame_labels(tenths, False) == [f"t{MINUS}0.2 s", f"t{MINUS}0.1 s", "t"]
+    assert pictures.frame_labels(tenths, True)[1] == "2001-01-01 06:00:00.100"
 
 
 @pytest.mark.parametrize("longitudes", [np.arange(0, 360, 22.5), np.arange(-180, 180, 22.5)])

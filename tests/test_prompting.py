@@ -15,6 +15,7 @@ import zarr
 from pipeline import guard, pictures, prompting
 from pipeline.caption_requests import caption_requests
 from pipeline.captioners.base import CaptionRequest
+from pipeline.datasets import DATASETS as ROOM
 from pipeline.errors import UserError
 from pipeline.params import Caption as CaptionParams
 from pipeline.store import Description, Grid, Store, Variable
@@ -61,6 +62,49 @@ def test_every_template_that_comes_along_asks_for_what_a_caption_needs(dataset: 
 def test_a_data_set_without_a_template_gets_the_default_one() -> None:
     assert prompting.load(CaptionParams(), "xarray").text == prompting.load(CaptionParams(), "default").text
     assert prompting.load(CaptionParams(), "weatherbench").text != prompting.load(CaptionParams(), "default").text
+
+
+@pytest.mark.parametrize("family", prompting.FAMILIES)
+def test_the_data_sets_of_a_family_share_a_template_unless_one_has_its_own(tmp_path: Path, family: str) -> None:
+    shutil.copytree(PROMPTS, tmp_path / "prompts")
+    settings = CaptionParams(template=str(tmp_path / "prompts"))
+    for dataset in prompting.FAMILIES[family]:
+        assert dataset in ROOM
+        assert prompting.load(settings, dataset).text == (PROMPTS / f"{family}.txt").read_text().strip()
+    (tmp_path / "prompts" / f"{dataset}.txt").write_text("My own.")
+    assert prompting.load(settings, dataset).text == "My own."
+
+
+def test_every_twin_and_original_has_more_than_the_default_template() -> None:
+    default = prompting.load(CaptionParams(), "default")
+    assert [name for name in ROOM if prompting.load(CaptionParams(), name) == default] == ["xarray"]
+
+
+def test_a_plane_is_described_in_the_units_of_its_axes_and_counts_have_none(tmp_path: Path) -> None:
+    grid = Grid(("y", "x"), np.linspace(0.5, 5.5, 8), np.linspace(0, 100, 16), "m")
+    counts = tuple(Variable(name, "1", name) for name in ("inflow", "outflow"))
+    of = request(replace(describe((8, 16)), grid=grid, variables=counts))
+    assert filled("$region", tmp_path, of) == (
+        "a plane of 8 rows and 16 columns; x runs from 0 to 100 to the right, y from 0.5 to 5.5 upwards, in m"
+    )
+    assert filled("$variables", tmp_path, of) == "inflow and outflow"
+
+
+def test_a_sheet_in_blocks_is_described_as_it_is(tmp_path: Path) -> None:
+    of = request()
+    many = replace(of, inputs=of.inputs[[0] * 12], times=of.times[0] + np.arange(12) * np.timedelta64(6, "h"))
+    assert "one sheet of maps in blocks of 6 frames, time running from left to right" in filled(
+        "$pictures", tmp_path, many
+    )
+    assert "blocks" not in filled("$pictures", tmp_path, many, picture={"layout": "images"})
+    assert "blocks" not in filled("$pictures", tmp_path, many, picture={"pixels": 128})
+
+
+def test_frames_less_than_a_second_apart_are_told_so(tmp_path: Path) -> None:
+    of = request(replace(describe((8, 16)), time_stamps="nominal"))
+    quick = replace(of, times=of.times[0].astype("datetime64[ms]") + np.arange(3) * np.timedelta64(500, "ms"))
+    assert filled("$step", tmp_path, quick) == "0.5 seconds"
+    assert f"labelled t{MINUS}1 s" in filled("$times", tmp_path, quick)
 
 
 @pytest.mark.parametrize(

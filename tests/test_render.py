@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.render import Scale, colour_stops, error_scale, field_scale, maps_png, raster_png, units_text
-from pipeline.store import Variable
+from pipeline.store import Grid, Variable
 from tests.fields import describe
 
 RAMP = np.arange(12, dtype=np.float32).reshape(3, 4)  # the last row is the northern one
@@ -87,3 +87,11 @@ def test_a_gradient_runs_from_the_colour_maps_first_colour_to_its_last() -> None
 )
 def test_units_are_shown_as_people_write_them(units: str, text: str) -> None:
     assert units_text(units) == text
+
+
+def test_axes_of_a_plane_are_drawn_in_its_units() -> None:
+    """The picture changes with the units, and a plane without any is drawn too."""
+    grids = [Grid(("y", "x"), np.arange(3.0), np.arange(4.0), units) for units in ("", "m", "km")]
+    variable = Variable("smoke", "m-1", "smoke")
+    drawn = [maps_png({"a": RAMP}, variable, grid, Scale(0, 11, "viridis")) for grid in grids]
+    assert len(set(drawn)) == 3

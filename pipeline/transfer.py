@@ -164,6 +164,8 @@ def copy_context(settings: Fetch, folder: Path) -> None:
         for name, file in ((name.rpartition("/")[2], file) for name, file in found.items()):
             if name in tables:
                 raise UserError(f"fetch.context: {tables[name].label} and {file.label} have one name; rename one")
+            if (folder / CONTEXT / name).exists():
+                raise UserError(f"fetch.context: the data set has a table {name} of its own; rename {file.label}")
             tables[name] = file
     if tables:
         copy(Source("fetch.context", tables), folder / CONTEXT)

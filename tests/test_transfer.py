@@ -419,6 +419,16 @@ def test_tables_are_copied_beside_the_raw_files(tmp_path: Path, raw: Path) -> No
     assert not (tmp_path / "none").exists()
 
 
+def test_a_table_does_not_replace_one_that_the_data_set_wrote(tmp_path: Path, raw: Path) -> None:
+    (raw / "events.csv").write_text("time,event\n")
+    own = tmp_path / "out" / "context" / "events.csv"
+    own.parent.mkdir(parents=True)
+    own.write_text("the data set's")
+    with pytest.raises(UserError, match=r"the data set has a table events\.csv of its own; rename \S+events\.csv"):
+        transfer.copy_context(Fetch(context=(str(raw / "events.csv"),)), tmp_path / "out")
+    assert own.read_text() == "the data set's"
+
+
 def test_two_tables_of_one_name_are_refused(tmp_path: Path, raw: Path) -> None:
     (raw / "deep").mkdir()
     for name in ("weather.csv", "deep/weather.csv"):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,3 +83,26 @@ def test_fields_are_those_of_the_store_and_follow_it_when_it_is_written_again() 
     second = make_store(Path("store.zarr"), frames=60, seed=5)
     assert np.array_equal(map_fields(second), second.frames(0, 60))
     assert not np.array_equal(map_fields(second), before)
+
+
+def test_it_is_pickled_as_the_name_of_its_file() -> None:
+    values = np.arange(100_000, dtype=np.float32).reshape(1000, 100)
+    write(Path("store"), VALUES)
+    copy = mapped("values", Path("store"), values.shape, "float32", whole(values))
+    pickled = pickle.dumps(copy)
+    assert len(pickled) < 1000
+    again = pickle.loads(pickled)
+    assert np.array_equal(again, values)
+    with pytest.raises(ValueError, match="read-only"):
+        again[0] = 0
+
+
+@pytest.mark.parametrize("part", [slice(3, 5), (slice(None), slice(2, None, 3)), slice(None, None, -1)])
+def test_a_part_of_it_is_pickled_as_that_part(part: Any) -> None:
+    write(Path("store"), VALUES)
+    copy = mapped("values", Path("store"), VALUES.shape, "float32", whole(VALUES))[part]
+    assert np.array_equal(pickle.loads(pickle.dumps(copy)), VALUES[part])
+
+
+def whole(values: NDArray[np.float32]) -> Any:
+    return lambda: iter([(0, values)])

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from torch import Tensor
 
 from pipeline.batch import Batch
 from pipeline.store import SPLITS, Split, Store
-from pipeline.windows import WindowDataset, loader, shuffled_loader
+from pipeline.windows import WindowDataset, WindowLoader, loader, shuffled_loader
 from tests.core import features_of, tokens_of, write_embeddings, write_features
 from tests.helpers import make_store
 
@@ -111,3 +113,76 @@ def test_ranks_share_the_windows_between_them() -> None:
     shares = [order_of(dataset, seed=1, epoch=0, rank=rank, ranks=2) for rank in range(2)]
     assert [len(share) for share in shares] == [10, 10]
     assert sorted(shares[0] + shares[1]) == dataset.numbers.tolist()
+
+
+def tensors_of(batch: Batch) -> list[Tensor]:
+    assert batch.text is not None
+    assert batch.features is not None
+    return [batch.windows, batch.inputs, batch.targets, batch.text.tokens, batch.text.mask, batch.features]
+
+
+def complete_dataset() -> WindowDataset:
+    """With text and features, which worker processes need too."""
+    store = make_store(Path("store.zarr"), frames=200, shape=(32, 64), t_in=4, t_out=4)
+    text = write_embeddings(Path("embeddings.zarr"), len(store.windows))
+    features = write_features(Path("features.zarr"), store.windows.of("train"))
+    return WindowDataset(store, "train", text=text, features=features)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_worker_processes_give_the_same_batches_and_share_one_copy_of_the_record(method: str) -> None:
+    dataset = complete_dataset()
+    alone, helped = (shuffled_loader(dataset, 7, seed=3, rank=0, ranks=1, workers=workers) for workers in (0, 2))
+    helped.multiprocessing_context = method
+    for number, (mine, theirs) in enumerate(zip(alone, helped, strict=True), start=1):
+        for first, second in zip(tensors_of(mine), tensors_of(theirs), strict=True):
+            assert torch.equal(first, second)
+        if number == len(alone):  # the workers are still there, and have read all over the record
+            maps = maps_of(dataset.fields)
+    assert len(maps) == 3
+    assert min(each.rss for each in maps) > 0.5 * dataset.fields.nbytes  # the training part is 0.7
+    assert sum(each.pss for each in maps) <= dataset.fields.nbytes + 4096
+
+
+def maps_of(fields: Any) -> list[Any]:
+    """How much of the file below `fields` this process and each of its children holds in memory."""
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return [each for process in processes for each in process.memory_maps() if each.path == str(fields.filename)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_model_draws_does_not_depend_on_who_reads(workers: int) -> None:
+    dataset = WindowDataset(make_store(Path("store.zarr"), shape=(4, 8)), "train", limit=20)
+    torch.manual_seed(5)
+    torch.empty((), dtype=torch.int64).random_()
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    batches = iter(shuffled_loader(dataset, 5, seed=1, rank=0, ranks=1, workers=workers))
+    assert torch.equal(torch.rand(3), expected)
+    assert sum(len(batch.windows) for batch in batches) == 20
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_windows_in_order_come_in_order_from_workers_too(workers: int) -> None:
+    dataset = WindowDataset(make_store(Path("store.zarr"), shape=(4, 8)), "validation")
+    batches = loader(dataset, 3, workers)
+    assert isinstance(batches, WindowLoader)
+    for _ in range(2):  # a loader can be read again
+        assert torch.cat([batch.windows for batch in batches]).tolist() == dataset.numbers.tolist()
+
+
+def test_a_batch_is_memory_of_its_own() -> None:
+    dataset = WindowDataset(make_store(Path("store.zarr"), shape=(4, 8)), "train")
+    first, again = dataset.__getitems__([0, 1]), dataset.__getitems__([0, 1])
+    first.inputs.zero_()
+    first.targets.zero_()
+    assert again.inputs.all()
+    check_fields(dataset.store, dataset.__getitems__([0, 1]))
+
+
+def test_a_window_beyond_the_record_is_an_error() -> None:
+    store = make_store(Path("store.zarr"), frames=60, shape=(4, 8))
+    dataset = WindowDataset(store, "test")
+    store.windows.start[dataset.numbers[-1]] = 60 - (store.windows.t_in + store.windows.t_out) + 1
+    with pytest.raises(IndexError):
+        dataset[len(dataset) - 1]

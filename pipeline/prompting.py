@@ -233,9 +233,8 @@ def _region(grid: Grid) -> str:
     (south, north), (west, east) = ((float(axis[0]), float(axis[-1])) for axis in (grid.y, grid.x))
     if not grid.geographic:
         rows, columns = grid.shape
-        extents = (
-            f"x runs from {number(west)} to {number(east)} to the right, y from {number(south)} to {number(north)}"
-        )
+        left, right, low, high = (number(float(f"{edge:.4g}")) for edge in (west, east, south, north))
+        extents = f"x runs from {left} to {right} to the right, y from {low} to {high}"
         units = f", in {units_text(clean(grid.units))}" if grid.units else ""
         return f"a plane of {rows} rows and {columns} columns; {extents} upwards{units}"
     south_to_north = f"{degrees_north(round(south, 1))} to {degrees_north(round(north, 1))}"

@@ -129,8 +129,10 @@ class Chart:
         return {"North": slice(equator, len(self.y)), "South": slice(0, equator)}
 
     def value(self, value: float) -> str:
-        """A value of the field in words; what is nothing beside its usual variation is 0."""
-        return number(value if abs(value) > 1e-3 * self.usual else 0.0)
+        """A value of the field to two digits of its usual variation: of 293.4 K, all of it may matter."""
+        digits = 1 - int(np.floor(np.log10(self.usual)))
+        text = f"{round(value, digits) + 0.0:.{max(0, digits)}f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
 
     def mean(self, values: Array) -> float:
         """The area mean of a map."""

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 Series = NDArray[np.float32]  # (T, H, W), physical units
 
 MODERATE, LARGE = (4.0, 9.0), (12.0, 18.0)  # MW, the heat release rates of the two kinds of environments
-RANGES = {"growth_time_s": (30.0, 90.0), "fire_position_m": (50.0, 65.0), "ventilation_m_s": (1.6, 3.0)}
+RANGES = {"growth_time_s": (30.0, 90.0), "fire_position_m": (50.0, 65.0), "ventilation_m_s": (1.4, 2.7)}
 DECIMALS = 2  # of an environment's parameters, so that the table has what was simulated
 
 COLUMNS = 128  # of the files; the simulation has twice as many

@@ -17,6 +17,7 @@ import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,15 +34,15 @@ ROWS, COLUMNS = 32, 64
 START = np.datetime64("1950-01-01", "ns")
 
 
-def opened(path: Path, units: int) -> xr.Dataset:
-    """The file's record, `units` times one after another."""
-    with open_file(path) as dataset:
+def opened(files: Sequence[Path]) -> xr.Dataset:
+    """The records of the files, all of one length, one after another."""
+    with open_file(files[0]) as dataset:
         hours = np.arange(dataset.sizes["time"])
     fields = []
     for name in FIELDS:
         pieces = {}
-        for unit in range(units):
-            piece = field(open_file(path)[name], {}, path)
+        for unit, file in enumerate(files):
+            piece = field(open_file(file)[name], {}, file)
             times = START + (unit * len(hours) + hours) * np.timedelta64(1, "h")
             pieces[f"{unit:04}"] = piece.assign_coords(time=times)
         fields.append(join(name, pieces))
@@ -49,13 +50,13 @@ def opened(path: Path, units: int) -> xr.Dataset:
 
 
 def measured(
-    path: Path, folder: Path, units: int, limit: int | None = None, shard_megabytes: float = 50
+    files: Sequence[Path], folder: Path, limit: int | None = None, shard_megabytes: float = 50
 ) -> tuple[float, float, float]:
     """Seconds, the seconds among them before the first shard, and the peak of resident memory in MB."""
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit * 1_000_000, limit * 1_000_000))
     start = time.perf_counter()
-    raw = opened(path, units)
+    raw = opened(files)
     ready = time.perf_counter() - start
     ingest(raw, Ingest(variables=FIELDS, shard_megabytes=shard_megabytes), folder)
     return time.perf_counter() - start, ready, peak_memory()
@@ -82,7 +83,7 @@ def main() -> None:
             folder = Path(temporary) / f"{units}"
             folder.mkdir()
             with ProcessPoolExecutor(1, get_context("spawn")) as process:
-                seconds, opening, peak = process.submit(measured, path, folder, units, options.limit).result()
+                seconds, opening, peak = process.submit(measured, [path] * units, folder, options.limit).result()
             megabytes = units * frames * 4 * len(FIELDS) * ROWS * COLUMNS / 1e6
             shutil.rmtree(folder / STORE)
             print(

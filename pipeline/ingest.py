@@ -1,7 +1,7 @@
 """Raw fields to one Zarr store: checked, put in order, written shard by shard along time, with statistics.
 
 Memory holds a few shards, whatever the record's length. A shard is computed by Dask, looked over, written, and
-its moments are merged in the order of time, so that a killed run goes on from its last merged shard and ends
+its moments are merged in the order of time, so that a killed run goes on from its last checkpoint and ends
 in the same bytes. Statistics cover the training frames alone: those that some training window reads.
 
 Missing values (NaN, infinity), by `ingest.missing`:

@@ -120,6 +120,14 @@ def test_the_strided_encoder_halves_and_the_decoder_doubles_as_often(blocks: int
     assert torch.allclose(turned, decoder(latent, skip).roll(stride, -1)) is periodic
 
 
+def test_the_strided_decoder_reads_latent_and_skip_pixel_by_pixel() -> None:
+    decoder = StridedDecoder(2, 4, 2, periodic=False).double()
+    latent, skip = noise(1, 4, 4, 8), noise(1, 4, 8, 16, seed=1)
+    plain = decoder(latent, skip)
+    for changed in (decoder(latent + noise(1, 4, 4, 8, seed=2), skip), decoder(latent, skip + skip.square())):
+        assert (changed - plain).abs().min() > 1e-9
+
+
 def test_drop_path_works_while_training_only_and_keeps_the_mean() -> None:
     residual = torch.ones(4000, 1, 1, 1)
     dropped = drop_path(residual, 0.5, training=True)

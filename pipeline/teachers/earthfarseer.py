@@ -182,7 +182,8 @@ class FourierBlock(nn.Module):
 class SpectralFilter(nn.Module):
     """A block-diagonal MLP on each Fourier coefficient, complex but for its ReLU, beside a linear map of each token.
 
-    Computed in float32 whatever the precision around it: transforms in half precision exist for few sizes.
+    The transform is in float32 whatever the precision around it: in half precision it exists for few sizes, if at
+    all; and autocast leaves complex numbers alone.
     """
 
     def __init__(self, width: int) -> None:
@@ -197,12 +198,11 @@ class SpectralFilter(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, h, w, D) -> (B, h, w, D)."""
-        with torch.autocast(images.device.type, enabled=False):
-            spectrum = torch.fft.rfft2(images.float(), dim=(1, 2), norm="ortho").unflatten(-1, (SPECTRAL_BLOCKS, -1))
-            hidden = _affine(spectrum, self.weight_1, self.bias_1)
-            hidden = torch.complex(F.relu(hidden.real), F.relu(hidden.imag))
-            filtered = _affine(hidden, self.weight_2, self.bias_2).flatten(-2)
-            distant = torch.fft.irfft2(filtered, s=images.shape[1:3], dim=(1, 2), norm="ortho")
+        spectrum = torch.fft.rfft2(images.float(), dim=(1, 2), norm="ortho").unflatten(-1, (SPECTRAL_BLOCKS, -1))
+        hidden = _affine(spectrum, self.weight_1, self.bias_1)
+        hidden = torch.complex(F.relu(hidden.real), F.relu(hidden.imag))
+        filtered = _affine(hidden, self.weight_2, self.bias_2).flatten(-2)
+        distant = torch.fft.irfft2(filtered, s=images.shape[1:3], dim=(1, 2), norm="ortho")
         return distant + self.local(images)
 
 

@@ -107,3 +107,25 @@ def test_the_fourier_transformer_runs_again_in_every_turn_with_the_same_weights(
     model.exchange.distant.register_forward_hook(lambda *_: calls.append(1))
     model(inputs_of(model), words())
     assert len(calls) == 7
+
+
+def test_the_filter_computes_in_single_precision_whatever_is_around_it() -> None:
+    torch.manual_seed(0)
+    layer, images = SpectralFilter(8), torch.randn(1, 4, 6, 8).bfloat16()
+    torch.nn.init.zeros_(layer.local.weight)
+    torch.nn.init.zeros_(layer.local.bias)
+    expected = layer(images.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(layer(images), expected)
+
+
+def test_a_forecast_is_tedevs_residual_decoded_with_the_skip_plus_that_of_the_simvp() -> None:
+    model = lively(teacher("earthfarseer", width=14))
+    assert isinstance(model, EarthFarseer)
+    scores = inputs_of(model)
+    fused, skip = model.encode(scores)
+    fused = torch.randn_like(fused)
+    latent = model.inception.up(fused, skip.levels) + skip.latent
+    decoded = model.decoder(latent.unflatten(1, (2, -1)).flatten(0, 1), skip.frames) + skip.forecast
+    assert decoded.shape[-2:] == (8, 16)
+    assert torch.equal(model.decode(fused, skip), decoded[..., :14].unflatten(0, (2, 2)))

@@ -23,7 +23,7 @@ def caption_requests(store: Store, windows: NDArray[np.int64]) -> Iterator[Capti
         for window in block:
             frames = layout.input_frames(window)
             context = context_of(store, frames)
-            yield CaptionRequest(int(window), record[frames - first], times[frames], description, context)
+            yield CaptionRequest(int(window), record[frames - first], times[frames], description, context=context)
 
 
 def context_of(store: Store, frames: NDArray[np.int64]) -> tuple[str, ...]:

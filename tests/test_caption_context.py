@@ -138,7 +138,7 @@ def request(context: list[str], step: int = 30, time_stamps: str = "calendar") -
     count = len(context) or 2
     times = np.datetime64("2013-07-01T08:00", "ms") + np.arange(count) * np.timedelta64(step, "m")
     description = replace(describe((8, 16)), time_stamps=time_stamps)  # type: ignore[arg-type]
-    return CaptionRequest(0, np.zeros((count, 2, 8, 16), np.float32), times, description, tuple(context))
+    return CaptionRequest(0, np.zeros((count, 2, 8, 16), np.float32), times, description, context=tuple(context))
 
 
 def prompt(folder: Path, text: str, of: CaptionRequest) -> str:

@@ -29,9 +29,9 @@ class CaptionRequest:
     inputs: NDArray[np.float32]
     times: NDArray[np.datetime64]
     description: Description
-    context: tuple[str, ...] = ()
     attempt: int = 0  # how often this window has been asked for before, because the caption was bad
     seed: int = 0  # for sampling; another one for each window's input and attempt
+    context: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

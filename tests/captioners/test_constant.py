@@ -22,7 +22,7 @@ def test_every_window_gets_the_text_of_the_settings(tmp_path: Path) -> None:
     given = list(captioner.captions(caption_requests(store, np.arange(5))))
     assert given == [Caption(number, "Weather on a globe.") for number in range(5)]
     assert [judged(caption, captioner.settings) for caption in given] == given
-    assert captioner.described(store.description) == {}
+    assert captioner.described(store.description, 3) == {}
 
 
 def test_finished_captions_are_known_by_the_text_alone() -> None:

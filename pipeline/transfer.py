@@ -19,7 +19,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -326,30 +326,26 @@ def _check_space(address: str, jobs: Any, folder: Path) -> None:
 
 def _copy_all(jobs: Sequence[Job]) -> Iterator[None]:
     """Copies the files, some at a time, and yields for each MiB; raises the first error."""
-    told: SimpleQueue[int | BaseException | None] = SimpleQueue()  # MiB, an error, or the end of a file
+    told: SimpleQueue[int | Future[None]] = SimpleQueue()  # MiB, or the copy of a file that has ended
     stop = threading.Event()
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        futures = [pool.submit(_tell_copying, job, told, stop) for job in jobs]
+        futures = [pool.submit(_copy_named, job, told.put, stop) for job in jobs]
+        for future in futures:
+            future.add_done_callback(told.put)
         try:
             for _ in futures:
-                while (news := told.get()) is not None:
-                    if isinstance(news, BaseException):
-                        raise news
+                while isinstance(news := told.get(), int):
                     yield from itertools.repeat(None, news)
+                news.result()
         finally:
             stop.set()
             for future in futures:
                 future.cancel()
 
 
-def _tell_copying(job: Job, told: SimpleQueue[int | BaseException | None], stop: threading.Event) -> None:
-    try:
-        with named(job.file.label):
-            _copy_file(job, told.put, stop)
-    except BaseException as error:  # raised again by the thread that listens
-        told.put(error)
-    else:
-        told.put(None)
+def _copy_named(job: Job, tell: Callable[[int], None], stop: threading.Event) -> None:
+    with named(job.file.label):
+        _copy_file(job, tell, stop)
 
 
 def _copy_file(job: Job, tell: Callable[[int], None], stop: threading.Event) -> None:

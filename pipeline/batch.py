@@ -40,6 +40,7 @@ class Batch:
     inputs: (B, T_in, C, H, W) and targets: (B, T_out, C, H, W), physical units.
     text: captions of the same windows, for the teacher.
     features: (B, L, D), the teacher's Z_fused of the same windows, for distillation.
+    forecasts: (B, T_out, C, H, W), the teacher's forecasts of the same windows, *z-scores*, for distillation.
     """
 
     windows: Tensor
@@ -47,6 +48,7 @@ class Batch:
     targets: Tensor
     text: Text | None = None
     features: Tensor | None = None
+    forecasts: Tensor | None = None
 
     def __post_init__(self) -> None:
         size = len(self.windows)
@@ -57,6 +59,8 @@ class Batch:
         for extra in (self.text.tokens if self.text else None, self.features):
             if extra is not None and len(extra) != size:
                 raise ValueError(f"{size} windows, {len(extra)} captions or features")
+        if self.forecasts is not None and self.forecasts.shape != self.targets.shape:
+            raise ValueError(f"forecasts {tuple(self.forecasts.shape)}, targets {tuple(self.targets.shape)}")
 
     def to(self, device: Any) -> Batch:
         """The same batch on another device (also what Lightning Fabric calls)."""
@@ -67,4 +71,5 @@ class Batch:
             targets=self.targets.to(device),
             text=self.text.to(device) if self.text else None,
             features=self.features.to(device) if self.features is not None else None,
+            forecasts=self.forecasts.to(device) if self.forecasts is not None else None,
         )

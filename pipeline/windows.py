@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from pipeline.batch import Batch, Text
 from pipeline.embeddings import Embeddings
-from pipeline.features import Features
+from pipeline.features import Features, Forecasts
 from pipeline.mapped import mapped
 from pipeline.store import Split, Store, rows_per_shard
 
@@ -23,8 +23,8 @@ from pipeline.store import Split, Store, rows_per_shard
 class WindowDataset(Dataset[Batch]):
     """The windows of one split; an item is a window's position within it, a fetch is a whole Batch.
 
-    text: adds captions' token embeddings. features: adds the teacher's Z_fused. limit: that many windows,
-    evenly spaced over the split, instead of all.
+    text: adds captions' token embeddings. features: adds the teacher's Z_fused. forecasts: adds the teacher's
+    forecasts. limit: that many windows, evenly spaced over the split, instead of all.
     """
 
     def __init__(
@@ -34,11 +34,13 @@ class WindowDataset(Dataset[Batch]):
         text: Embeddings | None = None,
         features: Features | None = None,
         limit: int | None = None,
+        forecasts: Forecasts | None = None,
     ) -> None:
         self.store = store
         self.numbers = _evenly_spaced(store.windows.of(split), limit)
         self.text = text
         self.features = features
+        self.forecasts = forecasts
         self.fields = map_fields(store)
 
     def __len__(self) -> int:
@@ -51,18 +53,21 @@ class WindowDataset(Dataset[Batch]):
         numbers = self.numbers[indices]
         windows = self.store.windows
         starts, frames = windows.start[numbers], self._frames_by_start
-        text = features = None
+        text = features = forecasts = None
         if self.text is not None:
             tokens, mask = self.text.tokens(numbers), self.text.mask(numbers)
             text = Text(torch.from_numpy(tokens).float(), torch.from_numpy(mask))
         if self.features is not None:
             features = torch.from_numpy(self.features.of(numbers)).float()
+        if self.forecasts is not None:
+            forecasts = torch.from_numpy(self.forecasts.of(numbers)).float()
         return Batch(
             windows=torch.from_numpy(numbers),
             inputs=torch.from_numpy(frames[:, : windows.t_in][starts]),
             targets=torch.from_numpy(frames[:, windows.t_in :][starts]),
             text=text,
             features=features,
+            forecasts=forecasts,
         )
 
     @property

@@ -54,13 +54,28 @@ def features_of(window: int, grid: tuple[int, int], width: int) -> NDArray[np.fl
     return (shared + own).astype(np.float16)
 
 
-def write_features(path: Path, windows: NDArray[np.int64], grid: tuple[int, int] = (2, 4), width: int = 6) -> Features:
-    """Features of `windows`, with statistics over all of them."""
+def forecast_of(window: int, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    """(T_out, C, H, W), z-scores: a teacher's forecast of window i."""
+    return np.random.default_rng([5, window]).normal(size=shape).astype(np.float16)
+
+
+def write_features(
+    path: Path,
+    windows: NDArray[np.int64],
+    grid: tuple[int, int] = (2, 4),
+    width: int = 6,
+    forecast: tuple[int, ...] | None = None,
+) -> Features:
+    """Features of `windows`, with statistics over all of them; forecasts of that shape too, if it is given."""
     values = np.stack([features_of(int(window), grid, width) for window in windows])
     group = zarr.open_group(path, mode="w", zarr_format=3)
     group.attrs.update({"grid": list(grid)})
     create_array(group, "features", values.shape, "float16", ["window", "token", "feature"], 1)[:] = values
     write_array(group, "window", windows, ["window"], {})
+    if forecast is not None:
+        forecasts = np.stack([forecast_of(int(window), forecast) for window in windows])
+        dims = ["window", "lead", "variable", "row", "column"]
+        create_array(group, "forecast", forecasts.shape, "float16", dims, 1)[:] = forecasts
     for name, statistic in (("target_mean", values.mean(0, np.float64)), ("target_std", values.std(0, np.float64))):
         write_array(group, name, statistic.astype(np.float32), ["token", "feature"], {})
     return Features(path)

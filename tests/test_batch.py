@@ -15,6 +15,7 @@ def batch(**changes: Any) -> Batch:
         "targets": torch.zeros(3, 1, 1, 4, 5),
         "text": Text(torch.zeros(3, 7, 2), torch.ones(3, 7, dtype=torch.bool)),
         "features": torch.zeros(3, 20, 6),
+        "forecasts": torch.zeros(3, 1, 1, 4, 5),
     }
     return Batch(**(parts | changes))
 
@@ -26,6 +27,7 @@ def batch(**changes: Any) -> Batch:
         ({"targets": torch.zeros(4, 1, 1, 4, 5)}, "4 targets"),
         ({"targets": torch.zeros(3, 1, 1, 5, 4)}, "grids differ"),
         ({"features": torch.zeros(2, 20, 6)}, "2 captions or features"),
+        ({"forecasts": torch.zeros(3, 2, 1, 4, 5)}, r"forecasts \(3, 2, 1, 4, 5\), targets"),
         ({"text": Text(torch.zeros(2, 7, 2), torch.ones(2, 7, dtype=torch.bool))}, "2 captions or features"),
     ],
 )
@@ -44,8 +46,9 @@ def test_moving_takes_every_part_along() -> None:
     moved = batch().to("meta")
     assert moved.text is not None
     assert moved.features is not None
+    assert moved.forecasts is not None
     parts = (moved.windows, moved.inputs, moved.targets, moved.text.tokens, moved.text.mask, moved.features)
-    assert {part.device.type for part in parts} == {"meta"}
+    assert {part.device.type for part in (*parts, moved.forecasts)} == {"meta"}
 
 
 def test_a_batch_without_text_and_features_moves_too() -> None:

@@ -10,8 +10,9 @@ import zarr
 
 from pipeline import feature_dump
 from pipeline.embeddings import Embeddings
+from pipeline.errors import UserError
 from pipeline.feature_dump import dump
-from pipeline.features import Features
+from pipeline.features import Features, Forecasts
 from pipeline.models import Problem
 from pipeline.params import DumpFeatures
 from pipeline.store import Store
@@ -85,6 +86,37 @@ def test_statistics_are_over_the_training_windows_alone(store: Store) -> None:
     np.testing.assert_allclose(features.std, train.std(axis=0), rtol=1e-5, atol=1e-7)
 
 
+@torch.no_grad()
+def direct_forecasts(store: Store) -> np.ndarray:
+    """Forecasts as z-scores by the record's statistics, window by window."""
+    teacher, statistics = teacher_for(store).eval(), store.description.statistics
+    items = [item for part in datasets(store) for item in map(part.__getitem__, range(len(part)))]
+    fields = torch.cat([teacher(item.inputs, item.text).forecast for item in items]).double().numpy()
+    return np.asarray((fields - statistics.mean[:, None, None]) / statistics.std[:, None, None])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_forecasts_are_stored_beside_the_features_when_asked_for(store: Store, dtype: str) -> None:
+    run(store, Path("plain.zarr"), dtype=dtype)
+    run(store, Path("features.zarr"), dtype=dtype, forecasts=True)
+    numbers = np.concatenate([store.windows.of("train"), store.windows.of("validation")])
+    stored = Forecasts(Path("features.zarr")).of(numbers)
+    assert stored.dtype == np.float16
+    np.testing.assert_allclose(stored.astype(np.float64), direct_forecasts(store), rtol=1e-3, atol=1e-4)
+    plain, beside = Features(Path("plain.zarr")), Features(Path("features.zarr"))
+    assert np.array_equal(plain.of(numbers), beside.of(numbers))
+    assert np.array_equal(plain.mean, beside.mean)
+    with pytest.raises(UserError, match="holds no forecasts"):
+        Forecasts(Path("plain.zarr"))
+
+
+def test_without_forecasts_a_shard_is_as_large_as_it_was_asked_to_be(store: Store) -> None:
+    run(store, Path("features.zarr"), shard_megabytes=0.002)
+    row = 2 * 8 * 8  # float16, tokens, features
+    array: Any = zarr.open_group("features.zarr", mode="r")["features"]
+    assert array.shards[0] == 2000 // row
+
+
 class KilledError(Exception):
     pass
 
@@ -102,17 +134,20 @@ def kill_after(teacher: Teacher, batches: int) -> list[int]:
     return calls
 
 
-def test_a_killed_dump_goes_on_at_its_shard_and_ends_in_the_same_bytes(store: Store) -> None:
+@pytest.mark.parametrize("forecasts", [False, True])
+def test_a_killed_dump_goes_on_at_its_shard_and_ends_in_the_same_bytes(store: Store, forecasts: bool) -> None:
+    # both ways 15 windows are a shard: a window's forecast takes twice what its features take
+    settings = {"checked_windows": 1, "forecasts": forecasts, "shard_megabytes": 0.004 if forecasts else 0.002}
     teacher = teacher_for(store)
     whole = kill_after(teacher, 10**6)
-    run(store, Path("whole.zarr"), teacher, checked_windows=1)
+    run(store, Path("whole.zarr"), teacher, **settings)
     teacher = teacher_for(store)
     kill_after(teacher, 6)  # within the second shard of four
     with pytest.raises(KilledError):
-        run(store, Path("killed.zarr"), teacher)
+        run(store, Path("killed.zarr"), teacher, **settings)
     teacher = teacher_for(store)
     resumed = kill_after(teacher, 10**6)
-    run(store, Path("killed.zarr"), teacher, checked_windows=1)
+    run(store, Path("killed.zarr"), teacher, **settings)
     assert content(Path("killed.zarr")) == content(Path("whole.zarr"))
     assert len(resumed) == len(whole) - 4  # the first shard's batches
 
@@ -139,12 +174,15 @@ def test_a_finished_dump_is_left_as_it_is(store: Store) -> None:
     assert content(Path("features.zarr")) == first
 
 
+@pytest.mark.parametrize("name", ["features", "forecast"])
 @pytest.mark.parametrize("change", [0.05, -1.0])
-def test_a_stored_value_that_differs_from_a_computed_one_stops_the_stage(store: Store, change: float) -> None:
-    run(store, Path("features.zarr"))
-    array: Any = zarr.open_group("features.zarr", mode="r+", use_consolidated=False)["features"]
+def test_a_stored_value_that_differs_from_a_computed_one_stops_the_stage(
+    store: Store, change: float, name: str
+) -> None:
+    run(store, Path("features.zarr"), forecasts=True)
+    array: Any = zarr.open_group("features.zarr", mode="r+", use_consolidated=False)[name]
     last = array.shape[0] - 1  # among the checked ones
-    array[last, 3, 2] = array[last, 3, 2] + np.float16(change)
+    array[last, 1, 1] = array[last, 1, 1] + np.float16(change)
     number = store.windows.of("validation")[-1]
-    with pytest.raises(RuntimeError, match=f"stored features of window {number} differ by"):
-        run(store, Path("features.zarr"))
+    with pytest.raises(RuntimeError, match=f"stored {name} of window {number} differ by"):
+        run(store, Path("features.zarr"), forecasts=True)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pipeline.batch import Batch
+from pipeline.features import Forecasts
 from pipeline.store import SPLITS, Split, Store
 from pipeline.windows import WindowDataset, WindowLoader, loader, shuffled_loader
-from tests.core import features_of, tokens_of, write_embeddings, write_features
+from tests.core import features_of, forecast_of, tokens_of, write_embeddings, write_features
 from tests.helpers import make_store
 
 
@@ -45,7 +46,7 @@ def test_a_batch_holds_the_frames_of_its_windows(split: Split, layout: Any) -> N
     for batch in batches:
         check_fields(store, batch)
         assert batch.inputs.dtype == torch.float32
-        assert (batch.text, batch.features) == (None, None)
+        assert (batch.text, batch.features, batch.forecasts) == (None, None, None)
 
 
 def test_an_item_is_a_batch_of_one_window() -> None:
@@ -53,6 +54,18 @@ def test_an_item_is_a_batch_of_one_window() -> None:
     item = WindowDataset(store, "validation")[2]
     assert item.windows.tolist() == [store.windows.of("validation")[2]]
     check_fields(store, item)
+
+
+def test_forecasts_land_with_their_window_however_it_is_shuffled() -> None:
+    store, shape = make_store(Path("store.zarr"), shape=(4, 8)), (2, 2, 4, 8)
+    write_features(Path("features.zarr"), store.windows.of("train"), forecast=shape)
+    dataset = WindowDataset(store, "train", forecasts=Forecasts(Path("features.zarr")))
+    for batch in shuffled_loader(dataset, 7, seed=3, rank=0, ranks=1):
+        assert batch.forecasts is not None
+        assert batch.forecasts.dtype == torch.float32
+        assert batch.features is None
+        for row, window in enumerate(batch.windows.tolist()):
+            assert np.array_equal(batch.forecasts[row].numpy(), forecast_of(window, shape).astype(np.float32))
 
 
 def test_text_and_features_land_with_their_window_however_it_is_shuffled() -> None:

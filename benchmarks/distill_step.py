@@ -100,10 +100,11 @@ class Setup:
 
     def stepper(self, method: str, batch_of: Callable[[list[int]], Batch]) -> Callable[[list[int]], None]:
         """One training step of a student of its own, on the windows at given positions."""
-        name, loss = self.settings.students[0], distillation_loss(method, self.settings.beta, self.settings.lambda_)
+        name, settings = self.settings.students[0], self.settings
+        loss = distillation_loss(method, settings.beta, settings.lambda_, settings.distill)
         features = self.features if loss.uses_features else None
         sizes = self.settings.distill.sizes.get(name, {})
-        model = DistilledStudent(students.build(name, Problem.of(self.store), sizes), features)
+        model = DistilledStudent(students.build(name, Problem.of(self.store), sizes), features, loss)
         model.student.normaliser.set(self.statistics.mean, self.statistics.std)
         objective = StudentObjective(self.statistics, loss, features, self.settings.distill.target_scale)
         optimizer = torch.optim.Adam(model.parameters(), lr=self.settings.distill.learning_rate)

@@ -46,12 +46,12 @@ def combinations() -> Iterator[tuple[str, str, float, int]]:
 def best_validation(params: Params, method: str, scale: str, lambda_: float, seed: int) -> float:
     """The lowest validation MSE of one student's training."""
     store, settings, student = Store(paths.STORE), params.distill, params.students[0]
-    loss = distillation_loss(method, params.beta, lambda_)
+    loss = distillation_loss(method, params.beta, lambda_, settings)
     features = Features(paths.FEATURES) if loss.uses_features else None
     statistics = store.description.statistics
     torch.manual_seed(seed)
     problem = Problem.of(store, settings.residual)
-    model = DistilledStudent(build(student, problem, settings.sizes.get(student, {})), features)
+    model = DistilledStudent(build(student, problem, settings.sizes.get(student, {})), features, loss)
     model.student.normaliser.set(statistics.mean, statistics.std)
     common: dict[str, Any] = {"seed": seed, "runtime": params.runtime, "name": f"{method}, seed {seed}"}
     with tempfile.TemporaryDirectory() as folder:

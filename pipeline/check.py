@@ -36,6 +36,7 @@ def check(params: Params) -> None:
     _sizes("train_teacher.sizes", TEACHERS, params.train_teacher.sizes)
     _sizes("distill.sizes", STUDENTS, params.distill.sizes)
     _buildable(params)
+    _taught(params)
     if "baseline" not in params.methods:
         raise UserError("params.yaml: methods must list 'baseline', the control that every method is held against")
 
@@ -50,6 +51,16 @@ def _buildable(params: Params) -> None:
         teachers.build(params.teacher, problem, sizes, 8, teacher.fusion_layers, teacher.fusion_heads)
         for name in params.students:
             students.build(name, problem, params.distill.sizes.get(name, {}))
+
+
+def _taught(params: Params) -> None:
+    """Methods that learn from the teacher's forecasts need them stored."""
+    for method in params.methods:
+        if LOSSES.load(method).uses_forecasts and not params.dump_features.forecasts:
+            raise UserError(
+                f"params.yaml: method '{method}' learns from the teacher's forecasts and dump_features.forecasts is "
+                "false; it must be true"
+            )
 
 
 def _known(key: str, table: Registry, name: str) -> None:

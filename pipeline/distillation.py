@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from pipeline.batch import Batch
 from pipeline.features import Features
 from pipeline.losses.base import DistillationLoss
+from pipeline.params import Distill
 from pipeline.store import Statistics
-from pipeline.students.base import Projection, Student
+from pipeline.students.base import Projection, Student, StudentOutput, regridded
 from pipeline.training import Terms
 
 
@@ -40,29 +41,48 @@ class TeacherObjective:
 
 
 class Distilled(NamedTuple):
-    """forecast: (B, T_out, C, H, W), physical units. projected: (B, L, D) or None without a teacher."""
+    """forecast: (B, T_out, C, H, W), physical units.
+
+    projected: (B, L, D), or what the method's own projection gives; None without a teacher's features.
+    """
 
     forecast: Tensor
     projected: Tensor | None
 
 
 class DistilledStudent(nn.Module):
-    """A student with its projection P while it trains; `student` alone is what is kept."""
+    """A student with its projection P, or the method's own, while it trains; `student` alone is what is kept."""
 
-    def __init__(self, student: Student, features: Features | None) -> None:
+    def __init__(self, student: Student, features: Features | None, loss: DistillationLoss | None = None) -> None:
         super().__init__()
         self.student = student
-        self.projection = None
-        if features is not None:
-            self.projection = Projection(student.latent_width, student.latent_grid, features.width, features.grid)
+        self.periodic = student.problem.periodic
+        self.projection: Projection | None = None
+        self.review: nn.Module | None = None
+        if features is None:
+            return
+        self.grid = features.grid
+        if loss is not None:
+            self.review = loss.projection(tuple(level.width for level in student.levels), features.width)
+        if self.review is None:
+            latent = student.latent_width, student.latent_grid
+            self.projection = Projection(*latent, features.width, features.grid, self.periodic)
 
     def forward(self, inputs: Tensor) -> Distilled:
         output = self.student(inputs)
-        return Distilled(output.forecast, None if self.projection is None else self.projection(output.latent))
+        return Distilled(output.forecast, self._projected(output))
+
+    def _projected(self, output: StudentOutput) -> Tensor | None:
+        projected: Tensor | None = None
+        if self.projection is not None:
+            projected = self.projection(output.latent)
+        elif self.review is not None:
+            projected = self.review(tuple(regridded(level, self.grid, self.periodic) for level in output.levels))
+        return projected
 
 
 class StudentObjective:
-    """L_Student of eq. 14: L_pred plus the method's weighted terms against the teacher's features.
+    """L_Student of eq. 14: L_pred plus the method's weighted terms against what the teacher left.
 
     `scale` "raw" takes Z_fused as it is, as the paper does. Most of that is one pattern that does not change
     with the sample, on which a student can only waste capacity. "centred" takes the training mean away per
@@ -72,6 +92,7 @@ class StudentObjective:
 
     def __init__(self, statistics: Statistics, loss: DistillationLoss, features: Features | None, scale: str) -> None:
         self.prediction = PredictionLoss(statistics)
+        self.field_mean = torch.as_tensor(statistics.mean, dtype=torch.float32)[:, None, None]
         self.loss = loss
         self.grid = features.grid if features else (0, 0)
         self.mean, self.reciprocal = _target_scale(features, scale)
@@ -79,13 +100,18 @@ class StudentObjective:
     def __call__(self, model: Any, batch: Batch) -> Terms:
         output: Distilled = model(batch.inputs)
         values = {"prediction": self.prediction(output.forecast, batch.targets)}
-        weights = {"prediction": 1.0}
         if output.projected is not None and batch.features is not None:
             device = batch.features.device
             target = (batch.features - self.mean.to(device)) * self.reciprocal.to(device)
             values |= self.loss.terms(output.projected, target, self.grid)
-            weights |= self.loss.weights
-        return Terms(values, weights)
+        if batch.forecasts is not None:
+            forecast, truth = self._scores(output.forecast), self._scores(batch.targets)
+            values |= self.loss.forecast_terms(forecast, truth, batch.forecasts)
+        return Terms(values, {"prediction": 1.0} | self.loss.weights)
+
+    def _scores(self, fields: Tensor) -> Tensor:
+        """Physical units -> z-scores, in float32 because the mean may be much larger than what varies."""
+        return (fields.float() - self.field_mean.to(fields.device)) / self.prediction.std.to(fields.device)
 
 
 def _target_scale(features: Features | None, scale: str) -> tuple[Tensor, Tensor]:
@@ -102,9 +128,19 @@ def _target_scale(features: Features | None, scale: str) -> tuple[Tensor, Tensor
     return mean, 1 / std.clamp(min=0.01 * float(std.mean()))
 
 
-def distillation_loss(method: str, beta: float, lambda_: float) -> DistillationLoss:
-    """The method's loss by name; raises UserError for an unknown one."""
+def distillation_loss(method: str, beta: float, lambda_: float, settings: Distill | None = None) -> DistillationLoss:
+    """The method's loss by name, with its options from `settings`, or else its own; UserError for an unknown one."""
     from pipeline.losses import LOSSES
 
-    loss: DistillationLoss = LOSSES.load(method)(beta, lambda_)
+    kind = LOSSES.load(method)
+    options = {} if settings is None else settings.model_dump(include=set(kind.options))
+    loss: DistillationLoss = kind(beta, lambda_, **options)
     return loss
+
+
+def decisive(settings: Distill, method: str) -> dict[str, Any]:
+    """The values of `settings` that decide what `method` trains: all but the options of other methods."""
+    from pipeline.losses import LOSSES
+
+    options = {option for name in LOSSES for option in LOSSES.load(name).options}
+    return settings.model_dump(mode="json", exclude=options - set(LOSSES.load(method).options))

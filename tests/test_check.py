@@ -43,6 +43,12 @@ def test_an_unknown_name_is_told_with_its_key_and_the_known_ones(key: str, value
     assert all(name in message for name in known.split(", "))
 
 
+def test_a_method_that_needs_forecasts_names_the_key_that_stores_them() -> None:
+    message = refusal(methods=["baseline", "kd"])
+    assert "method 'kd' learns from the teacher's forecasts and dump_features.forecasts is false" in message
+    check(tiny_params(methods=["baseline", "kd"], dump_features={"forecasts": True}))
+
+
 def test_methods_without_the_control_are_refused() -> None:
     assert "methods must list 'baseline'" in refusal(methods=["s2kd"])
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,17 +12,20 @@ from pipeline.distillation import (
     PredictionLoss,
     StudentObjective,
     TeacherObjective,
+    decisive,
     distillation_loss,
 )
 from pipeline.errors import UserError
-from pipeline.features import Features
-from pipeline.losses.s2kd import spectral_alignment
+from pipeline.features import Features, Forecasts
+from pipeline.losses import LOSSES
+from pipeline.losses.spectrum import spectral_alignment
 from pipeline.models import Problem
+from pipeline.params import Distill
 from pipeline.store import Store
-from pipeline.students.base import build
+from pipeline.students.base import build, regridded
 from pipeline.teachers.base import build as build_teacher
 from pipeline.windows import WindowDataset
-from tests.core import TEXT_WIDTH, write_embeddings, write_features
+from tests.core import TEXT_WIDTH, forecast_of, write_embeddings, write_features
 from tests.helpers import make_store
 from tests.teachers.test_simvp import SIZES
 
@@ -93,6 +97,65 @@ def test_the_students_objective_is_equation_14(store: Store, features: Features,
     assert terms.total.item() == pytest.approx(prediction + 0.2 * (semantic + 0.3 * spectral), rel=1e-4)
 
 
+@pytest.mark.parametrize("bounded", [True, False])
+def test_kd_learns_from_the_teachers_forecast_as_z_scores(store: Store, bounded: bool) -> None:
+    write_features(Path("features.zarr"), store.windows.of("train"), forecast=(2, 2, 8, 16))
+    dataset = WindowDataset(store, "train", forecasts=Forecasts(Path("features.zarr")))
+    batch, model = dataset.__getitems__([0, 3, 5]), student_for(store, None)
+    settings = Distill(teacher_bounded=bounded, bound_margin=0.1)
+    loss = distillation_loss("kd", 0.3, 0.2, settings)
+    terms = StudentObjective(store.description.statistics, loss, None, "raw")(model, batch)
+    scores, truth = z_scores(store, model(batch.inputs).forecast), z_scores(store, batch.targets)
+    taught = np.stack([forecast_of(window, (2, 2, 8, 16)) for window in batch.windows.tolist()]).astype(np.float64)
+    output = np.mean((scores - taught) ** 2)
+    if bounded:
+        error, bound = (np.square(each - truth).mean((-2, -1)) for each in (scores, taught))
+        output = np.where(error + 0.1 > bound, error, 0).mean()
+    assert list(terms.values) == ["prediction", "output"]
+    assert terms.values["output"].item() == pytest.approx(output, rel=1e-4)
+    assert terms.total.item() == pytest.approx(np.mean((scores - truth) ** 2) + 0.2 * output, rel=1e-4)
+
+
+def test_a_method_with_modules_of_its_own_gets_the_levels_on_the_teachers_grid(
+    store: Store, features: Features
+) -> None:
+    loss = distillation_loss("reviewkd", 0.5, 0.1)
+    torch.manual_seed(0)
+    model = DistilledStudent(build("unet", Problem.of(store), {"width": 2}), features, loss)
+    assert model.projection is None
+    assert model.review is not None
+    batch = WindowDataset(store, "train", features=features).__getitems__([0, 3, 5])
+    levels = [regridded(level, (2, 4), True) for level in model.student(batch.inputs).levels]
+    assert model(batch.inputs).projected.shape == (3, 4, 8, 6)
+    assert [level.shape[1] for level in levels] == [16, 8, 4, 2]
+    terms = StudentObjective(store.description.statistics, loss, features, "centred")(model, batch)
+    assert list(terms.values) == ["prediction", "review"]
+    terms.total.backward()
+    assert not [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()]
+
+
+def test_a_method_takes_its_own_options_from_the_settings() -> None:
+    settings = Distill(
+        spectral_axes="tokens", frequency_cutoff=0.3, low_band_weight=0.7, teacher_bounded=True, bound_margin=0.2
+    )
+    kinds: Any = {name: distillation_loss(name, 0.5, 1.0, settings) for name in LOSSES}
+    assert kinds["s2kd"].spectral_axes == kinds["spectral"].spectral_axes == "tokens"
+    assert (kinds["sdkd"].cutoff, kinds["sdkd"].alpha) == (0.3, 0.7)
+    assert (kinds["kd"].bounded, kinds["kd"].margin) == (True, 0.2)
+
+
+@pytest.mark.parametrize("method", LOSSES)
+def test_a_methods_own_options_default_to_those_of_the_settings(method: str) -> None:
+    assert vars(distillation_loss(method, 0.5, 1.0)) == vars(distillation_loss(method, 0.5, 1.0, Distill()))
+
+
+def test_options_of_other_methods_do_not_decide_a_methods_result() -> None:
+    other = Distill(spectral_axes="tokens", frequency_cutoff=0.3)
+    changed = {name for name in LOSSES if decisive(other, name) != decisive(Distill(), name)}
+    assert changed == {"s2kd", "spectral", "sdkd"}
+    assert all(decisive(Distill(epochs=3), name) != decisive(Distill(), name) for name in LOSSES)
+
+
 def test_a_channel_that_never_changes_is_not_blown_up(store: Store, features: Features) -> None:
     features.std = features.std.copy()
     features.std[1, 2] = 0
@@ -120,5 +183,5 @@ def test_validation_without_features_measures_the_prediction_alone(store: Store,
 
 
 def test_an_unknown_method_lists_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"unknown method 'kd'; known: baseline, fitnet, s2kd"):
-        distillation_loss("kd", 0.5, 1.0)
+    with pytest.raises(UserError, match=r"unknown method 'at'; known: baseline, kd, fitnet, .*s2kd"):
+        distillation_loss("at", 0.5, 1.0)

@@ -6,7 +6,12 @@ LOSSES = Registry(
     "method",
     {
         "baseline": "pipeline.losses.baseline:Baseline",
+        "kd": "pipeline.losses.kd:KD",
         "fitnet": "pipeline.losses.fitnet:FitNet",
+        "reviewkd": "pipeline.losses.reviewkd:ReviewKD",
+        "sdkd": "pipeline.losses.sdkd:SDKD",
         "s2kd": "pipeline.losses.s2kd:S2KD",
+        "semantic": "pipeline.losses.semantic:Semantic",
+        "spectral": "pipeline.losses.spectral:Spectral",
     },
 )

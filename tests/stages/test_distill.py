@@ -24,7 +24,8 @@ def _a_record_and_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     make_text_and_store()
     windows = Store(paths.STORE).windows
-    write_features(paths.FEATURES, np.concatenate([windows.of("train"), windows.of("validation")]))
+    numbers = np.concatenate([windows.of("train"), windows.of("validation")])
+    write_features(paths.FEATURES, numbers, forecast=(2, 2, 8, 16))
 
 
 def weights(method: str, **overrides: Any) -> bytes:
@@ -46,6 +47,31 @@ def test_beta_and_lambda_do_not_touch_the_baseline_and_beta_not_fitnet() -> None
     assert weights("baseline", beta=0.1, **{"lambda": 0.3}) == weights("baseline", beta=0.9)
     assert weights("fitnet", beta=0.1) == weights("fitnet", beta=0.9)
     assert weights("fitnet", **{"lambda": 0.3}) != weights("fitnet")
+
+
+def test_the_ablations_are_parts_of_s2kd() -> None:
+    assert weights("semantic") == weights("fitnet")
+    assert weights("spectral") not in (weights("s2kd"), weights("baseline"))
+
+
+def test_methods_options_reach_them_and_no_other_method() -> None:
+    assert weights("s2kd", distill={"spectral_axes": "tokens"}) != weights("s2kd")
+    assert weights("fitnet", distill={"spectral_axes": "tokens"}) == weights("fitnet")
+    assert weights("sdkd", distill={"frequency_cutoff": 0.1}) != weights("sdkd")
+    assert weights("kd", distill={"teacher_bounded": True}) != weights("kd")
+
+
+def test_without_weight_kd_and_the_modules_of_reviewkd_change_nothing() -> None:
+    assert weights("kd", **{"lambda": 0}) == weights("reviewkd", **{"lambda": 0}) == weights("baseline")
+    assert weights("kd") != weights("baseline") != weights("reviewkd")
+
+
+def test_an_option_of_another_method_takes_up_what_was_trained(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    first = weights("fitnet")
+    caplog.clear()
+    assert weights("fitnet", distill={"frequency_cutoff": 0.9}) == first
+    assert "resuming after epoch 2" in caplog.text
 
 
 def test_the_targets_scale_matters() -> None:

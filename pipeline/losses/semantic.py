@@ -1,0 +1,21 @@
+"""The semantic alignment of S2-KD alone, eq. 10: the row of its Table 4 without the spectral term.
+
+The term is FitNet's hint loss on Z_fused. The two methods differ in what they are compared for: this one takes a part
+of S2-KD away; FitNet stands for what can be had without S2-KD.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.losses.base import DistillationLoss
+
+
+class Semantic(DistillationLoss):
+    @property
+    def weights(self) -> dict[str, float]:
+        return {"semantic": self.lambda_}
+
+    def terms(self, projected: Tensor, target: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
+        return {"semantic": F.mse_loss(projected.float(), target.float())}

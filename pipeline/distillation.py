@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from pipeline.batch import Batch
 from pipeline.features import Features
 from pipeline.losses.base import DistillationLoss
-from pipeline.params import Distill
+from pipeline.params import Distill, MethodOptions
 from pipeline.store import Statistics
 from pipeline.students.base import Projection, Student, StudentOutput, regridded
 from pipeline.training import Terms
@@ -142,5 +142,5 @@ def decisive(settings: Distill, method: str) -> dict[str, Any]:
     """The values of `settings` that decide what `method` trains: all but the options of other methods."""
     from pipeline.losses import LOSSES
 
-    options = {option for name in LOSSES for option in LOSSES.load(name).options}
-    return settings.model_dump(mode="json", exclude=options - set(LOSSES.load(method).options))
+    of_others = set(MethodOptions.model_fields) - set(LOSSES.load(method).options)
+    return settings.model_dump(mode="json", exclude=of_others)

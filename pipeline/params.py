@@ -300,16 +300,21 @@ class DumpFeatures(Section):
     forecasts: bool = False  # the teacher's forecasts too, for method kd
 
 
-class Distill(Training):
-    sizes: dict[str, dict[str, Any]] = {}  # by student's name
-    repeats: Positive = 3  # students trained per method, with seeds seed, seed + 1, ...
-    train_windows: Positive | None = None  # evenly spaced training windows given to the student; null: all
-    target_scale: Literal["raw", "centred", "standardised"] = "centred"
+class MethodOptions(Section):
+    """What single methods take besides beta and lambda; `options` of a loss names its own."""
+
     spectral_axes: Literal["grid", "tokens", "channels"] = "grid"  # what the transform of eq. 11 runs over
     frequency_cutoff: Fraction = 0.5  # sdkd: where the low band ends, as a share of the highest frequency of an axis
     low_band_weight: Weight = 0.5  # sdkd: of the low band beside the high one
     teacher_bounded: bool = False  # kd: learn only where the teacher is better, instead of its forecast
     bound_margin: Weight = 0.0  # kd, bounded: how much better than the teacher is enough
+
+
+class Distill(MethodOptions, Training):
+    sizes: dict[str, dict[str, Any]] = {}  # by student's name
+    repeats: Positive = 3  # students trained per method, with seeds seed, seed + 1, ...
+    train_windows: Positive | None = None  # evenly spaced training windows given to the student; null: all
+    target_scale: Literal["raw", "centred", "standardised"] = "centred"
 
 
 class Evaluate(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.features import Features
 from pipeline.store import Store
 from pipeline.work import fingerprint
-from stages import dump_features, train_teacher
+from stages import distill, dump_features, train_teacher
 from tests.core import make_text_and_store, training_params
 
 
@@ -41,3 +42,14 @@ def test_it_covers_training_and_validation_and_no_test_window() -> None:
     attributes = zarr.open_group(paths.FEATURES, mode="r").attrs
     assert attributes["teacher"] == "simvp"
     assert attributes["weights"] == fingerprint([paths.TEACHER / "model.safetensors"])
+
+
+def test_students_learn_from_the_forecasts_that_it_stores() -> None:
+    train_teacher.main(training_params())
+    dump_features.main(training_params())
+    with pytest.raises(UserError, match=r"holds no forecasts .* dump_features\.forecasts = true"):
+        distill.main(training_params(), "unet", "kd")
+    dump_features.main(training_params(dump_features={"forecasts": True}))
+    distill.main(training_params(), "unet", "kd")
+    history = json.loads((paths.distilled("unet", "kd") / "seed-42" / "history.json").read_text())
+    assert all(row["train_output"] > 0 and row["validation_output"] > 0 for row in history)

@@ -138,9 +138,9 @@ def distillation_loss(method: str, beta: float, lambda_: float, settings: Distil
     return loss
 
 
-def decisive(settings: Distill, method: str) -> dict[str, Any]:
-    """The values of `settings` that decide what `method` trains: all but the options of other methods."""
+def decisive(settings: Distill, student: str, method: str) -> dict[str, Any]:
+    """The values of `settings` that decide what is trained: all but other students' sizes and other methods' options."""
     from pipeline.losses import LOSSES
 
     of_others = set(MethodOptions.model_fields) - set(LOSSES.load(method).options)
-    return settings.model_dump(mode="json", exclude=of_others)
+    return settings.model_dump(mode="json", exclude=of_others) | {"sizes": settings.sizes.get(student, {})}

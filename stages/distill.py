@@ -28,7 +28,7 @@ def main(params: Params, student: str, method: str) -> None:
     train = WindowDataset(store, "train", features=features, forecasts=forecasts, limit=settings.train_windows)
     validation = WindowDataset(store, "validation", features=features, forecasts=forecasts)
     inputs = [paths.STORE, *([paths.FEATURES] if features or forecasts else [])]
-    values = [student, method, decisive(settings, method), params.seed, loss.weights]
+    values = [student, method, decisive(settings, student, method), params.seed, loss.weights]
     code = ["pipeline.training", "pipeline.distillation", "pipeline.layers", "pipeline.students.base"]
     code += [f"pipeline.students.{student}", f"pipeline.losses.{method}", "pipeline.losses.spectrum"]
     # kept, because a sweep of beta comes back to a baseline that beta does not touch

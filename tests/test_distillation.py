@@ -149,11 +149,16 @@ def test_a_methods_own_options_default_to_those_of_the_settings(method: str) -> 
     assert vars(distillation_loss(method, 0.5, 1.0)) == vars(distillation_loss(method, 0.5, 1.0, Distill()))
 
 
-def test_options_of_other_methods_do_not_decide_a_methods_result() -> None:
-    other = Distill(spectral_axes="tokens", frequency_cutoff=0.3)
-    changed = {name for name in LOSSES if decisive(other, name) != decisive(Distill(), name)}
-    assert changed == {"s2kd", "spectral", "sdkd"}
-    assert all(decisive(Distill(epochs=3), name) != decisive(Distill(), name) for name in LOSSES)
+def methods_decided_by(**changes: Any) -> set[str]:
+    """For which methods a U-Net must be trained again."""
+    before, after = Distill(), Distill(**changes)
+    return {name for name in LOSSES if decisive(before, "unet", name) != decisive(after, "unet", name)}
+
+
+def test_other_methods_options_and_other_students_sizes_decide_nothing() -> None:
+    assert methods_decided_by(spectral_axes="tokens", frequency_cutoff=0.3) == {"s2kd", "spectral", "sdkd"}
+    assert methods_decided_by(sizes={"resnet": {"width": 4}}) == set()
+    assert methods_decided_by(sizes={"unet": {"width": 4}}) == methods_decided_by(epochs=3) == set(LOSSES)
 
 
 def test_a_channel_that_never_changes_is_not_blown_up(store: Store, features: Features) -> None:

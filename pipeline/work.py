@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,7 +53,9 @@ class Work:
             os.utime(self.folder)
             finished = sorted(self.folder.parent.glob("[0-9a-f]*[0-9a-f]"), key=lambda path: path.stat().st_mtime)
             for folder in [self.folder] if self.keep == 0 else finished[: -self.keep]:
-                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(FileNotFoundError):  # another run of the stage was first
+                    going = folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.tmp"))  # whole or not at all
+                    shutil.rmtree(going, ignore_errors=True)
         if self._lock is not None:
             self._lock.close()
 

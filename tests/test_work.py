@@ -67,6 +67,19 @@ def test_removing_a_part_is_for_files_and_folders() -> None:
             assert not work.has(name)
 
 
+def test_parts_of_a_finished_run_go_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed while it tidies up must not leave half of a part to the next run."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    with contextlib.suppress(SystemExit), Work("stage") as work:
+        with work.part("one") as path:
+            path.write_text("done")
+        monkeypatch.setattr("shutil.rmtree", killed)
+    assert not work.folder.exists()
+
+
 def test_keep_leaves_the_newest_finished_folders() -> None:
     finished = []
     for number in range(4):

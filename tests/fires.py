@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,7 +26,7 @@ def fire(
     }
 
 
-def write_hdf5(path: Path, fields: Fields, interval: float = 0.5, **attributes: object) -> None:
+def write_hdf5(path: Path, fields: Fields, interval: float = 0.5, **attributes: Any) -> None:
     """A data set for each field; `attributes` are the file's own."""
     frames, height, width = next(iter(fields.values())).shape
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def write_fds(
     folder: Path,
     slices: Sequence[tuple[str, str, str, int]],
     values: Mapping[str, NDArray[np.float32]],
-    times: NDArray[np.float64],
+    times: NDArray[np.floating],
     cells: tuple[int, int, int] = (6, 4, 4),
     split_at: int = 0,
     size: float = 0.5,
@@ -108,7 +109,7 @@ def _write_slice(
     path: Path,
     labels: Sequence[str],
     nodes: Mapping[str, tuple[int, int]],
-    times: NDArray[np.float64],
+    times: NDArray[np.floating],
     values: NDArray[np.float32],
     centred: bool,
 ) -> None:

@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline import context
+from pipeline.captions import clean
 from pipeline.errors import UserError
 from tests.helpers import moving_waves, record
 
@@ -77,9 +78,9 @@ def test_measurements_join_as_pandas_merge_asof_joins_them(tmp_path: Path, seed:
     assert "" in wanted
 
 
-def random_table(rng: np.random.Generator, rows: int = 40) -> list[tuple[np.datetime64, np.datetime64 | None, str]]:
+def random_table(rng: np.random.Generator, rows: int = 40) -> list[Any]:
     """Rows of all three kinds, in disorder: time, until, a word of its own."""
-    table: list[tuple[np.datetime64, np.datetime64 | None, str]] = []
+    table: list[Any] = []
     for number in range(rows):
         start = START + rng.integers(0, 5 * 24 * 60) * np.timedelta64(60_000, "ms")
         until = start + rng.integers(1, 3000) * np.timedelta64(60_000, "ms") if number % 3 == 0 else None
@@ -87,7 +88,7 @@ def random_table(rng: np.random.Generator, rows: int = 40) -> list[tuple[np.date
     return table
 
 
-def as_csv(table: list[tuple[np.datetime64, np.datetime64 | None, str]]) -> str:
+def as_csv(table: list[Any]) -> str:
     return "time,until,said\n" + "".join(f"{time},{until or ''},{word}\n" for time, until, word in table)
 
 
@@ -120,7 +121,9 @@ def test_nothing_of_a_later_time_reaches_a_frame(tmp_path: Path, seed: int) -> N
     for number, frame in enumerate(times):
         known = [row for row in table if row[0] <= frame]
         other = [(time + np.timedelta64(1, "D"), None, "later") for time, _, _ in table if time > frame]
-        ended = [(time, until + context.DAY if until and until > frame else until, word) for time, until, word in known]
+        ended: list[Any] = [
+            (time, until + context.DAY if until and until > frame else until, word) for time, until, word in known
+        ]
         changed = told(written(tmp_path / "changed.csv", as_csv(ended + other)), times)
         assert changed[number] == whole[number]
 
@@ -157,6 +160,12 @@ def test_numbers_of_parquet_are_short_and_missing_ones_are_not_said(tmp_path: Pa
     frame = pd.DataFrame({"Time": days, "t": [14.0, 1 / 3], "w": [np.nan, 2], "kind": pd.Categorical(["rain", None])})
     frame.to_parquet(tmp_path / "a.parquet")
     assert told(tmp_path / "a.parquet", hours(2)) == ["t: 14; kind: rain", "t: 0.333333; w: 2"]
+
+
+def test_times_between_milliseconds_count_from_the_next_one(tmp_path: Path) -> None:
+    stamps = np.array(["2019-03-01T00:00:00.000001", "2019-03-01T01"], "datetime64[us]")
+    pd.DataFrame({"time": stamps, "a": [1, 2]}).to_parquet(tmp_path / "a.parquet")
+    assert told(tmp_path / "a.parquet", START + np.arange(2).astype("timedelta64[ms]")) == ["", "a: 1"]
 
 
 def test_parquet_dates_hold_for_their_day(tmp_path: Path) -> None:
@@ -212,6 +221,7 @@ def test_a_table_of_other_times_is_noted(tmp_path: Path) -> None:
         ("time,a\n2019-03-01T10:00Z,1\n", "without a time zone"),
         ("time,a\n,1\n", "line 2: time is ''"),
         ("time,until,a\n2019-03-02,2019-03-01,1\n", "until 2019-03-01 does not come after time 2019-03-02"),
+        ("time,until,a\n2019-03-02,2019-03-02 00:00,1\n", "until 2019-03-02 00:00 does not come after"),
         ('time,a\n2019-03-01,"1\n', "is no CSV table in UTF-8: unexpected end of data"),
     ],
 )
@@ -226,7 +236,7 @@ def test_a_bad_table_is_named_with_what_is_wrong(tmp_path: Path, text: str, word
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     whole = pd.DataFrame({"time": ["2019-03-01"] * 999, "a": np.arange(999)})
     whole.to_parquet(tmp_path / "a.parquet")
-    whole.assign(a=[[1]] * 999).to_parquet(tmp_path / "nested.parquet")
+    whole.assign(a=pd.Series([[1]] * 999)).to_parquet(tmp_path / "nested.parquet")
     whole.assign(a=b"x").to_parquet(tmp_path / "bytes.parquet")
     whole.assign(time=pd.Timestamp("2019-03-01", tz="UTC")).to_parquet(tmp_path / "zone.parquet")
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
@@ -243,3 +253,8 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:
             context.table(tmp_path / name)
         assert words in str(error.value)
+
+
+def test_the_short_cut_for_plain_text_changes_nothing() -> None:
+    for text in ("light rain", "-3.5 °C", "50% of A/B: x", "a  b", " a", "a\n", "a;b", "<b>x</b>", "é", "e\u0301"):
+        assert context.fact("a", text) == f"a: {clean(text).replace(';', ',')}"

@@ -71,7 +71,7 @@ def maps(of: CaptionRequest, settings: Picture) -> list[list[NDArray[np.uint8]]]
 
 
 PLANE = describe((8, 16), dims=("y", "x"))
-TUNNEL = replace(PLANE, grid=Grid(("y", "x"), 0.5 * np.arange(8.0), 2.0 * np.arange(16.0), "m"))
+TUNNEL = replace(PLANE, grid=Grid(("y", "x"), np.linspace(0, 3.5, 8), np.linspace(0, 30, 16), "m"))
 
 
 @pytest.mark.parametrize(
@@ -220,9 +220,7 @@ def test_a_tunnel_is_drawn_wide_and_a_pixel_for_each_cell_at_least() -> None:
 @pytest.mark.parametrize("dims", [("latitude", "longitude"), ("y", "x")])
 @pytest.mark.parametrize("width", [32, 200])
 def test_nothing_is_written_over_a_map(rows: int, columns: int, dims: tuple[str, str], width: int) -> None:
-    grid = Grid(
-        dims, *(np.linspace(-reach, reach, count, dtype=np.float64) for reach, count in ((80, rows), (170, columns)))
-    )
+    grid = Grid(dims, np.linspace(-80, 80, rows), np.linspace(-170, 170, columns))
     means, spreads = np.zeros((2, rows, columns), np.float32), np.full((2, rows, columns), 1e-7, np.float32)
     long = Variable("a", "kg m-2", "a name\n of very many words " * 9)
     statistics = Statistics(np.zeros(2), np.zeros(2), means, spreads)

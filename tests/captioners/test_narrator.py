@@ -265,7 +265,7 @@ def test_captions_of_weather_are_what_they_always_were() -> None:
     for seed in range(6):
         for grid in (None, region):
             for stamps in ("calendar", "nominal"):
-                description = described((GEOPOTENTIAL, TEMPERATURE), grid, stamps)  # type: ignore[arg-type]
+                description = described((GEOPOTENTIAL, TEMPERATURE), grid, stamps)
                 shape = (1 + seed % 4, 2, *description.grid.shape)
                 fields = np.random.default_rng(seed).integers(-9, 10, shape).cumsum(0) / 4
                 digest.update(narrate(request(fields, description)).encode() + b"\n")

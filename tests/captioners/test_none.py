@@ -28,7 +28,8 @@ def test_every_window_gets_an_empty_text_that_counts_as_intended(tmp_path: Path)
 
 def test_nothing_of_the_record_decides_an_empty_text(tmp_path: Path) -> None:
     captioner = Nothing(CaptionParams(), 0)
-    assert captioner.described(make_store(tmp_path / "store.zarr", frames=60).description, 3) == captioner.identity == {}
+    description = make_store(tmp_path / "store.zarr", frames=60).description
+    assert captioner.described(description, 3) == captioner.identity == {}
     assert not captioner.asks_again
 
 

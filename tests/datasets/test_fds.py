@@ -76,9 +76,12 @@ def test_only_the_frames_that_are_asked_for_are_read(run: Path, monkeypatch: pyt
     lazy = opened(run).fields["temperature"].values
     read: list[int] = []
     whole = fds._Mosaic.__getitem__
-    monkeypatch.setattr(
-        fds._Mosaic, "__getitem__", lambda self, index: (read.append(len(out := whole(self, index))), out)[1]
-    )
+
+    def noted(mosaic: fds._Mosaic, index: Any) -> Any:
+        read.append(len(out := whole(mosaic, index)))
+        return out
+
+    monkeypatch.setattr(fds._Mosaic, "__getitem__", noted)
     lazy[2:4].compute()
     assert lazy.chunks[0] == (2, 2, 2, 2)
     assert read == [2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,11 @@ def test_folders_of_raw_fds_output(tmp_path: Path) -> None:
 def test_the_environment_may_stand_in_the_files_own_attributes(raw: Path) -> None:
     (raw / "environments.csv").unlink()
     for name, fields in runs().items():
-        own = {"environment": OF[name], "heat_release_rate_MW": np.array([POWER[OF[name]]]), "title": "not a number"}
+        own: dict[str, Any] = {
+            "environment": OF[name],
+            "heat_release_rate_MW": np.array([POWER[OF[name]]]),
+            "title": "not a number",
+        }
         write_hdf5(raw / f"{name}.h5", fields, **own)
     check_record(reader().open(raw))
 
@@ -376,10 +381,14 @@ def test_npy_of_objects_is_refused_and_not_unpickled(tmp_path: Path) -> None:
     assert (tmp_path / "exploded").exists()
 
 
+def _with_temperature(value: object, file: h5py.File) -> None:
+    file["temperature"] = value
+
+
 def test_links_into_other_files_are_not_followed(raw: Path) -> None:
     for link in (h5py.ExternalLink("run1.h5", "temperature"), h5py.SoftLink("/nowhere")):
         changed(raw, lambda file: file.pop("temperature"))
-        changed(raw, lambda file, link=link: file.__setitem__("temperature", link))
+        changed(raw, partial(_with_temperature, link))
         with pytest.raises(UserError, match=r"run2.h5(: 'temperature' is a link to the file| has no data set)"):
             reader().open(raw)
 

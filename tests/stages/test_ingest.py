@@ -62,6 +62,7 @@ def test_tables_of_context_reach_the_store_frame_by_frame(params: Params) -> Non
     (paths.FETCH / "context" / "days.csv").write_text("time,until,what\n" + rows)
     ingest.main(params)
     store = Store(paths.STORE)
+    assert store.context is not None
     told = dict(zip(store.times.astype("datetime64[h]").astype(str), store.context, strict=True))
     assert {hour for hour, line in told.items() if line == "what: holiday"} == {
         f"2001-01-02T{h:02}" for h in (0, 6, 12, 18)

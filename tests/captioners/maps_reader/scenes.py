@@ -55,13 +55,17 @@ def hill(place: tuple[int, int], random: np.random.Generator) -> NDArray[np.floa
     return np.asarray(random.uniform(17, 23) * np.exp(-distance))
 
 
+def _degrees(size: int) -> NDArray[np.float64]:
+    return np.arange(0, 2 * size, 2, dtype=np.float64)
+
+
 @cache
 def description() -> Description:
     """A record of temperature on a part of the globe, with the statistics that `scene` has on average."""
     ones = np.ones((1, *SHAPE), dtype=np.float32)
     return Description(
         variables=(Variable("t850", "K", "temperature at 850 hPa", "air_temperature"),),
-        grid=Grid(("latitude", "longitude"), *(np.arange(0, 2 * size, 2, dtype=np.float64) for size in SHAPE)),
+        grid=Grid(("latitude", "longitude"), _degrees(SHAPE[0]), _degrees(SHAPE[1])),
         statistics=Statistics(np.array([MEAN]), np.array([STD]), MEAN * ones, STD * ones),
         frame_seconds=21600,
         time_stamps="calendar",

@@ -139,7 +139,7 @@ def distillation_loss(method: str, beta: float, lambda_: float, settings: Distil
 
 
 def decisive(settings: Distill, student: str, method: str) -> dict[str, Any]:
-    """The values of `settings` that decide what is trained: all but other students' sizes and other methods' options."""
+    """What of `settings` decides what is trained: all but other students' sizes and other methods' options."""
     from pipeline.losses import LOSSES
 
     of_others = set(MethodOptions.model_fields) - set(LOSSES.load(method).options)

@@ -10,7 +10,7 @@ import datetime
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import (
@@ -275,6 +275,8 @@ class Embed(Section):
 class Training(Section):
     """What `training.fit` needs, for teacher and student alike."""
 
+    section: ClassVar[str] = "training"  # where the keys stand in params.yaml
+
     epochs: Positive = 100
     batch_size: Positive = 16
     learning_rate: PositiveFloat = 1e-3
@@ -284,9 +286,13 @@ class Training(Section):
     stop_epochs: Positive = 15  # epochs without a better validation loss before training stops
     residual: bool = False  # forecast the change since the last input frame
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accumulate: Positive = 1  # batches whose gradients make one step
+    clip_norm: PositiveFloat | None = None  # longer gradients are shortened to this norm
+    compile: bool = False  # through torch.compile: slow to start, faster steps, results within rounding
 
 
 class TrainTeacher(Training):
+    section: ClassVar[str] = "train_teacher"
     sizes: dict[str, dict[str, Any]] = {}  # by teacher's name; each teacher documents its own keys
     fusion_layers: Positive = 2  # N of eq. 5-9
     fusion_heads: Positive = 4
@@ -311,6 +317,7 @@ class MethodOptions(Section):
 
 
 class Distill(MethodOptions, Training):
+    section: ClassVar[str] = "distill"
     sizes: dict[str, dict[str, Any]] = {}  # by student's name
     repeats: Positive = 3  # students trained per method, with seeds seed, seed + 1, ...
     train_windows: Positive | None = None  # evenly spaced training windows given to the student; null: all

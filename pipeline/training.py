@@ -7,7 +7,7 @@ Topin 2019, "Super-Convergence"), which gets more out of a short run.
 
 from __future__ import annotations
 
-import json
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -17,19 +17,17 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.batch import Batch
-from pipeline.errors import UserError
+from pipeline.checkpoint import Checkpoints, Progress, Row, finite, seed_generators
+from pipeline.failures import all_finite, memory_told, not_finite
 from pipeline.params import Runtime, Training
 from pipeline.progress import progress
-from pipeline.windows import WindowDataset, loader, shuffled_loader
+from pipeline.windows import WindowDataset, WindowLoader, loader, shuffled_loader
 from pipeline.work import Work, write_json
 
 log = logging.getLogger(__name__)
-
-Row = dict[str, float]  # one epoch of the history
 
 
 @dataclass(frozen=True)
@@ -48,16 +46,32 @@ Objective = Callable[[Any, Batch], Terms]
 
 
 @dataclass
-class Progress:
-    """Where a run stands; all of it is saved, so a resumed run is the same run."""
+class Run:
+    """What one run trains, and with what."""
 
-    epoch: int = 0  # epochs done
-    best_loss: float = math.inf
-    best_epoch: int = 0
-    stale: int = 0  # epochs since the best one
-    stale_at_rate: int = 0  # epochs since the best one or since the rate last fell
-    learning_rate: float = 0.0
-    history: list[Row] = field(default_factory=list)
+    name: str
+    fabric: Fabric
+    model: Any  # as Fabric has set it up
+    optimizer: Any
+    objective: Objective
+    settings: Training
+    checkpoints: Checkpoints
+    state: Progress
+    before: list[int] = field(default_factory=list)  # windows of the last step
+
+    @property
+    def epoch(self) -> str:
+        """For messages."""
+        return f"{self.name}, epoch {self.state.epoch + 1}"
+
+    def terms(self, batch: Batch, place: str) -> Terms:
+        """The objective's terms; raises UserError if one is not finite."""
+        terms = self.objective(self.model, batch)
+        if not all_finite(terms.values):
+            spoilt_by = None if finite(self.model) else self.before
+            kept = self.checkpoints.newest
+            raise not_finite(f"{self.epoch}, {place}", terms.values, batch.windows, self.settings, kept, spoilt_by)
+        return terms
 
 
 def fit(
@@ -74,39 +88,55 @@ def fit(
 ) -> list[Row]:
     """Trains `model` in place, leaves it with its best weights in eval mode, and returns the history.
 
-    `objective(model, batch)` gives the terms; validation chooses by the mean "prediction" term. Checkpoints
-    are parts `name-<epoch>` of `work`: a killed run loses at most one epoch and ends in the same bytes.
-    Raises UserError if the loss is not finite, naming step, windows and terms, or if the validation loss is not,
-    naming the epoch; checkpoints stay.
+    `objective(model, batch)` gives the terms; validation chooses by the mean "prediction" term. Checkpoints are
+    parts of `work`, after each epoch and now and then within one: a killed run goes on from the last and ends in
+    the same bytes. Raises UserError if a loss is not finite, naming epoch, step, windows and terms, and if memory
+    runs out, naming the settings to lower; checkpoints stay.
     """
-    fabric = start_fabric(runtime, settings.precision)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+    with memory_told(name, settings):
+        run = _start(model, objective, settings, runtime, work, name)
+    fabric, state, checkpoints = run.fabric, run.state, run.checkpoints
     # not set up by Fabric, which would count epochs from the start of this process and not of the run
     size, workers = settings.batch_size, runtime.loader_workers
     train_loader: Any = shuffled_loader(train, size, seed, fabric.global_rank, fabric.world_size, workers)
     validation_loader: Any = fabric.setup_dataloaders(loader(validation, size, workers))
-    best = _copy(model)
-    state = _resume(work, name, model, best, optimizer) or Progress(learning_rate=settings.learning_rate)
 
     for _ in progress(_epochs(state, settings), name, settings.epochs, "epoch", done=state.epoch):
-        torch.manual_seed(seed * 100_003 + state.epoch)  # dropout; a resumed epoch draws the same
+        seed_generators(seed * 100_003 + state.epoch)  # dropout; a resumed epoch draws the same
         train_loader.sampler.set_epoch(state.epoch)
-        rates = _learning_rates(state, settings, len(train_loader))
+        rates = _learning_rates(state, settings, math.ceil(len(train_loader) / settings.accumulate))
         row = {"epoch": float(state.epoch + 1), "learning_rate": rates[0]}
-        row |= _train_epoch(fabric, wrapped, wrapped_optimizer, objective, train_loader, rates)
-        row |= _validate(fabric, wrapped, objective, validation_loader)
-        if not math.isfinite(row["validation_prediction"]):
-            raise UserError(f"{name}: the validation loss of epoch {state.epoch + 1} is {row['validation_prediction']}")
+        with memory_told(run.epoch, settings):
+            row |= _train_epoch(run, train_loader, rates)
+            row |= _validate(run, validation_loader)
         state.history.append(row)
         if _advance(state, row["validation_prediction"], settings):
-            best = _copy(model)
-        _checkpoint(work, name, model, best, optimizer, state)
+            checkpoints.keep_best()
+        checkpoints.save(state)
 
-    model.load_state_dict(best)
+    model.load_state_dict(checkpoints.best)
     model.eval()
     log.info("%s: best of %d epochs is %d, validation MSE %.5f", name, state.epoch, state.best_epoch, state.best_loss)
     return state.history
+
+
+def _start(model: nn.Module, objective: Objective, settings: Training, runtime: Runtime, work: Work, name: str) -> Run:
+    """Model and optimizer on their device, in the state that a checkpoint left if there is one."""
+    fabric = start_fabric(runtime, settings.precision)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    forward = _compiled(model) if settings.compile else model
+    wrapped, wrapped_optimizer = fabric.setup(forward, optimizer)
+    checkpoints = Checkpoints(work, name, model, optimizer, fabric.strategy.precision)
+    state = checkpoints.resume() or Progress(learning_rate=settings.learning_rate)
+    return Run(name, fabric, wrapped, wrapped_optimizer, objective, settings, checkpoints, state)
+
+
+def _compiled(model: nn.Module) -> Any:
+    """The model compiled beside itself: its own weights keep their names."""
+    import torch._functorch.config
+
+    torch._functorch.config.donated_buffer = False  # the gradient of each term runs through one graph
+    return torch.compile(model)
 
 
 def write_history(history: list[Row], folder: Path) -> None:
@@ -148,66 +178,88 @@ def one_cycle(done: float, warm_up: float = 0.1) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
 
 
-def _train_epoch(
-    fabric: Fabric, model: Any, optimizer: Any, objective: Objective, batches: Iterable[Batch], rates: list[float]
-) -> Row:
+def _train_epoch(run: Run, train_loader: WindowLoader, rates: list[float]) -> Row:
     """One pass over the training windows: means of the terms, and each term's gradient norm at its start."""
-    model.train()
-    sums: dict[str, float] = {}
-    gradients: Row = {}
-    windows = 0
-    for step, batch in enumerate(batches):
-        terms = objective(model, fabric.to_device(batch))
-        total = terms.total
-        if not torch.isfinite(total):
-            values = {name: value.item() for name, value in terms.values.items()}
-            raise UserError(f"the loss is not finite at step {step}, windows {batch.windows.tolist()}: {values}")
-        if step == 0:
-            gradients = _gradient_norms(fabric, terms, optimizer)
-        for group in optimizer.param_groups:
-            group["lr"] = rates[step]
-        optimizer.zero_grad()
-        fabric.backward(total)
-        optimizer.step()
-        windows += len(batch.windows)
-        for name, value in terms.values.items():
-            sums[name] = sums.get(name, 0.0) + value.item() * len(batch.windows)
-    return {f"train_{name}": total / windows for name, total in sums.items()} | gradients
+    run.model.train()
+    state, accumulate = run.state, run.settings.accumulate
+    batches = iter(_remaining(train_loader, state.batches))
+    run.checkpoints.restore_generators()
+    for rate in rates[math.ceil(state.batches / accumulate) :]:
+        _step(run, list(itertools.islice(batches, accumulate)), rate)
+        if state.batches < len(train_loader):
+            run.checkpoints.save_if_due(state)
+    return state.close_epoch()
 
 
-def _gradient_norms(fabric: Fabric, terms: Terms, optimizer: Any) -> Row:
+def _remaining(train_loader: WindowLoader, done: int) -> WindowLoader:
+    """The epoch's batches behind the first `done`, which are not read."""
+    if done == 0:
+        return train_loader
+    order: Any = train_loader.batch_sampler
+    return WindowLoader(
+        train_loader.dataset,
+        batch_sampler=list(order)[done:],
+        collate_fn=train_loader.collate_fn,
+        num_workers=train_loader.num_workers,
+    )
+
+
+def _step(run: Run, batches: list[Batch], rate: float) -> None:
+    """One step of the optimizer, by the mean gradient over the windows of all `batches`."""
+    windows = sum(len(batch.windows) for batch in batches)
+    place = f"step {run.state.batches // run.settings.accumulate + 1}"
+    for number, batch in enumerate(batches, start=1):
+        with run.fabric.no_backward_sync(run.model, enabled=number < len(batches)):
+            terms = run.terms(run.fabric.to_device(batch), place)
+            if run.state.batches == 0:
+                run.state.gradients = _gradient_norms(run, terms)
+            if number == 1:
+                run.optimizer.zero_grad()
+            run.fabric.backward(terms.total * (len(batch.windows) / windows))
+        run.state.count(terms.values, len(batch.windows))
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    if run.settings.clip_norm is not None:
+        clip, norm = run.fabric.clip_gradients, run.settings.clip_norm
+        clip(run.model, run.optimizer, max_norm=norm, error_if_nonfinite=False)  # the next loss tells
+    run.optimizer.step()
+    run.before = [window for batch in batches for window in batch.windows.tolist()]
+
+
+def _gradient_norms(run: Run, terms: Terms) -> Row:
     """The norm of each weighted term's gradient: what share of a step each term can claim."""
-    scaler = getattr(fabric.strategy.precision, "scaler", None)  # 16-mixed multiplies the loss
+    scaler = getattr(run.fabric.strategy.precision, "scaler", None)  # 16-mixed multiplies the loss
     scale = scaler.get_scale() if scaler else 1.0
     norms: Row = {}
     for name, value in terms.values.items():
-        optimizer.zero_grad()
-        fabric.backward(terms.weights[name] * value, retain_graph=True)
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        run.optimizer.zero_grad()
+        run.fabric.backward(terms.weights[name] * value, retain_graph=True)
+        parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
         squares = [parameter.grad.float().pow(2).sum() for parameter in parameters if parameter.grad is not None]
         norms[f"gradient_{name}"] = torch.stack(squares).sum().sqrt().item() / scale
     return norms
 
 
 @torch.no_grad()
-def _validate(fabric: Fabric, model: Any, objective: Objective, batches: Iterable[Batch]) -> Row:
+def _validate(run: Run, batches: Iterable[Batch]) -> Row:
     """Means of the terms over the validation windows, in eval mode, over all processes."""
-    model.eval()
+    run.model.eval()
     sums: dict[str, Tensor] = {}
-    windows = torch.zeros((), device=fabric.device)
+    windows = torch.zeros((), device=run.fabric.device)
     for batch in batches:
         windows += len(batch.windows)
-        for name, value in objective(model, batch).values.items():
-            sums[name] = sums.get(name, torch.zeros((), device=fabric.device)) + value.double() * len(batch.windows)
-    count: Any = fabric.all_reduce(windows, reduce_op="sum")
-    totals: Any = {name: fabric.all_reduce(total, reduce_op="sum") for name, total in sums.items()}
+        for name, value in run.terms(batch, "validation").values.items():
+            total = sums.get(name, torch.zeros((), device=run.fabric.device))
+            sums[name] = total + value.double() * len(batch.windows)
+    count: Any = run.fabric.all_reduce(windows, reduce_op="sum")
+    totals: Any = {name: run.fabric.all_reduce(total, reduce_op="sum") for name, total in sums.items()}
     return {f"validation_{name}": (total / count).item() for name, total in totals.items()}
 
 
 def _advance(state: Progress, loss: float, settings: Training) -> bool:
     """Counts the epoch, lowers the rate on a plateau; returns whether this epoch is the best so far."""
     state.epoch += 1
-    if loss < state.best_loss:
+    if state.best_loss is None or loss < state.best_loss:
         state.best_loss, state.best_epoch, state.stale, state.stale_at_rate = loss, state.epoch, 0, 0
         return True
     state.stale += 1
@@ -216,48 +268,3 @@ def _advance(state: Progress, loss: float, settings: Training) -> bool:
         state.learning_rate *= settings.plateau_factor
         state.stale_at_rate = 0
     return False
-
-
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-
-
-def _checkpoint(
-    work: Work, name: str, model: nn.Module, best: dict[str, Tensor], optimizer: Any, state: Progress
-) -> None:
-    """Saves the state after an epoch as one part; only then are earlier ones removed."""
-    with work.part(f"{name}-{state.epoch:05d}") as folder:
-        folder.mkdir()
-        save_file(_copy(model), folder / "model.safetensors")
-        save_file(best, folder / "best.safetensors")
-        save_file(_flat(optimizer.state_dict()["state"]), folder / "optimizer.safetensors")
-        write_json(folder / "progress.json", vars(state))
-    for earlier in sorted(work.folder.glob(f"{name}-*"))[:-1]:
-        work.remove(earlier.name)
-
-
-def _resume(work: Work, name: str, model: nn.Module, best: dict[str, Tensor], optimizer: Any) -> Progress | None:
-    """Takes up the newest checkpoint of `name`, if there is one."""
-    checkpoints = sorted(work.folder.glob(f"{name}-*"))
-    if not checkpoints:
-        return None
-    folder = checkpoints[-1]
-    state = Progress(**json.loads((folder / "progress.json").read_text()))
-    log.info("%s: resuming after epoch %d", name, state.epoch)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    best.update(load_file(folder / "best.safetensors"))
-    moments = load_file(folder / "optimizer.safetensors")
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": _nested(moments)})
-    return state
-
-
-def _flat(state: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {f"{index}.{key}": tensor.cpu() for index, moments in state.items() for key, tensor in moments.items()}
-
-
-def _nested(flat: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    nested: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in flat.items():
-        index, _, key = name.partition(".")
-        nested.setdefault(int(index), {})[key] = tensor
-    return nested

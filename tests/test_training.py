@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline import checkpoint
 from pipeline.batch import Batch
+from pipeline.checkpoint import Progress
 from pipeline.errors import UserError
-from pipeline.params import Runtime, Training
-from pipeline.training import Progress, Terms, _advance, _learning_rates, fit, one_cycle, write_history
+from pipeline.failures import memory_told
+from pipeline.params import Distill, Runtime, Training, TrainTeacher
+from pipeline.training import Terms, _advance, _learning_rates, fit, one_cycle, write_history
 from pipeline.windows import WindowDataset, shuffled_loader
 from pipeline.work import Work
 from tests.helpers import make_store
@@ -260,32 +266,120 @@ def test_every_term_is_in_the_history(sets: Sets) -> None:
     assert [set(row) for row in history] == [names | {"epoch", "learning_rate"}] * 2
 
 
-def test_a_loss_that_is_not_finite_is_told_with_windows_and_terms_and_checkpoints_stay(sets: Sets) -> None:
+def failing(step: int, failure: Callable[[Terms], object]) -> tuple[Objective, list[list[int]]]:
+    """The objective, which fails at a training step counted over all epochs; and the windows of each step."""
     steps: list[list[int]] = []
 
-    def breaking(model: Any, batch: Batch) -> Terms:
+    def broken(model: Any, batch: Batch) -> Terms:
         terms = objective(model, batch)
         if model.training:
             steps.append(batch.windows.tolist())
-            if len(steps) == 5:
-                terms.values["size"] = terms.values["size"] * float("nan")
+            if len(steps) == step:
+                failure(terms)
         return terms
 
+    return broken, steps
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_told_with_windows_and_terms_and_checkpoints_stay(
+    sets: Sets, value: float
+) -> None:
+    broken, steps = failing(5, lambda terms: terms.values.update(size=terms.values["size"] * value))
     with pytest.raises(UserError) as error:
-        run(sets, model_of(), breaking)
+        run(sets, model_of(), broken)
     message = str(error.value)
-    assert "not finite at step 1" in message
-    assert f"windows {steps[4]}" in message
-    assert "'prediction': 0." in message or "'prediction': 1." in message
-    assert "'size': nan" in message
+    assert message.startswith("model, epoch 2, step 2: the loss is not finite: prediction = ")
+    assert f"size = {value:g}; windows {steps[4]}. .work/work/" in message
+    assert "model-00001 is kept. Try a training.learning_rate below 0.01, training.clip_norm: 1.0, or look" in message
+    assert "The step before" not in message
     assert [path.name for path in Path(".work/work").glob("*/model-*")] == ["model-00001"]
+
+
+def test_weights_that_a_step_has_spoilt_are_blamed_on_its_windows_and_never_saved(
+    sets: Sets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The square root's slope at zero is infinite: the loss of the step is finite, and its gradient is not."""
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+
+    def spoil(terms: Terms) -> None:
+        terms.values["size"] = (terms.values["size"] * 0).sqrt()
+
+    broken, steps = failing(5, spoil)
+    with pytest.raises(UserError) as error:
+        run(sets, model_of(), broken, clip_norm=1.0)
+    assert "model, epoch 2, step 3: the loss is not finite: prediction = nan" in str(error.value)
+    assert f"The step before, windows {steps[4]}, had left weights that are not." in str(error.value)
+    assert "clip_norm" not in str(error.value)
+    (kept,) = Path(".work/work").glob("*/model-*")
+    assert kept.name == "model-00001-0000001"
+    assert all(bool(value.isfinite().all()) for value in load_file(kept / "model.safetensors").values())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_a_validation_loss_that_is_not_finite_is_told_with_its_epoch(sets: Sets, value: float, epoch: int) -> None:
-    with pytest.raises(UserError, match=f"model: the validation loss of epoch {epoch + 1} is {value}"):
+def test_a_validation_loss_that_is_not_finite_is_told_with_its_windows(sets: Sets, value: float, epoch: int) -> None:
+    windows = sets[1].numbers.tolist()
+    with pytest.raises(UserError) as error:
         run(sets, model_of(), Scripted([1.0] * epoch + [value]), batch_size=32)
+    expected = f"model, epoch {epoch + 1}, validation: the loss is not finite: prediction = {value}; windows {windows}"
+    assert expected in str(error.value)
+    assert ("There is no checkpoint yet" in str(error.value)) == (epoch == 0)
+
+
+def take_too_much(terms: Terms) -> object:
+    return torch.empty(1 << 50, dtype=torch.uint8)  # what torch's own allocator says of it
+
+
+def raising(error: Exception) -> Callable[[Terms], object]:
+    def raise_it(terms: Terms) -> object:
+        raise error
+
+    return raise_it
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (take_too_much, "can't allocate memory: you tried to allocate 1125899906842624 bytes"),
+        (
+            raising(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")),
+            "Tried to allocate 2 GiB.",
+        ),
+        (raising(MemoryError()), "(MemoryError)"),
+    ],
+)
+def test_memory_that_runs_out_names_the_settings_to_lower_and_checkpoints_stay(
+    sets: Sets, failure: Callable[[Terms], object], words: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        run(sets, model_of(), failing(4, failure)[0])
+    message = str(error.value)
+    assert message.startswith("model, epoch 2: out of memory (")
+    assert words in message
+    assert "\n" not in message
+    assert "Lower training.batch_size = 8 and raise training.accumulate = 1 by the same factor" in message
+    assert "training.sizes" in message
+    assert "training.precision: bf16-mixed" in message
+    assert [path.name for path in Path(".work/work").glob("*/model-*")] == ["model-00001"]
+
+
+def test_with_the_smallest_batch_and_half_precision_only_smaller_models_are_left(sets: Sets) -> None:
+    with pytest.raises(UserError) as error:
+        run(sets, model_of(), failing(1, take_too_much)[0], batch_size=1, precision="bf16-mixed")
+    assert "batch_size is 1 already; or choose smaller training.sizes. Checkpoints" in str(error.value)
+
+
+def test_another_error_of_the_runtime_passes_as_it_is(sets: Sets) -> None:
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        run(sets, model_of(), failing(1, raising(RuntimeError("shapes do not fit")))[0])
+
+
+@pytest.mark.parametrize(("kind", "section"), [(TrainTeacher, "train_teacher"), (Distill, "distill")])
+def test_errors_name_the_keys_as_they_stand_in_the_file(kind: type[Training], section: str) -> None:
+    assert kind().section == section
+    with pytest.raises(UserError, match=f"Lower {section}.batch_size = 16"), memory_told("x", kind()):
+        raise MemoryError
 
 
 def orders(sets: Sets, seed: int, dropout: float) -> list[list[int]]:
@@ -317,6 +411,69 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(sets: Sets) 
     assert histories[0] == histories[1] != histories[2]
     assert equal(models[0].state_dict(), models[1].state_dict())
     assert not equal(models[0].state_dict(), models[2].state_dict())
+
+
+class Plain(nn.Module):
+    """Without batch norm and dropout, whose batches are what they see at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 1))
+
+    forward = Model.forward
+
+
+def plain_model(seed: int = 0) -> Plain:
+    torch.manual_seed(seed)
+    return Plain()
+
+
+@pytest.mark.parametrize("schedule", ["plateau", "one-cycle"])
+@pytest.mark.parametrize(("size", "accumulate"), [(4, 2), (2, 4), (3, 4)])
+def test_accumulated_batches_are_one_large_batch(sets: Sets, schedule: str, size: int, accumulate: int) -> None:
+    """20 windows: the last step has fewer batches, and the last batch of 3 has fewer windows."""
+    large, small = plain_model(), plain_model()
+    expected = run(sets, large, batch_size=size * accumulate, schedule=schedule)
+    history = run(sets, small, batch_size=size, accumulate=accumulate, schedule=schedule)
+    for row, other in zip(history, expected, strict=True):
+        for name in row:
+            if not name.startswith("gradient_"):  # of the epoch's first batch, which is smaller
+                assert row[name] == pytest.approx(other[name], rel=1e-4)
+    for name, value in small.state_dict().items():
+        torch.testing.assert_close(value, large.state_dict()[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_gradient_is_shortened_to_the_norm_and_a_shorter_one_is_left(sets: Sets) -> None:
+    """By Adam's first moment after one step, a tenth of the gradient; with this norm as bound nothing changes."""
+    norms = {}
+    for bound in (None, 1e-3, 1e3):
+        with contextlib.suppress(ConnectionError), Work(f"clipped{bound}") as work:
+            values = Training(epochs=1, batch_size=32, clip_norm=bound)
+            fit(plain_model(), objective, *sets, values, seed=1, runtime=CPU, work=work, name="model")
+            (folder,) = work.folder.glob("model-*")
+            moments = load_file(folder / "optimizer.safetensors")
+            raise ConnectionError  # so that the parts stay
+        norms[bound] = 10 * math.hypot(*(float(moments[f"{i}.exp_avg"].norm()) for i in range(4)))
+    assert norms[None] > 0.1
+    assert norms[1e-3] == pytest.approx(1e-3, rel=1e-4)
+    assert norms[1e3] == norms[None]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler, which torch.compile needs")
+def test_a_compiled_model_learns_the_same_and_its_weights_keep_their_names(
+    sets: Sets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(Path("inductor").absolute()))
+    plain, compiled = plain_model(), plain_model()
+    expected = run(sets, plain, epochs=2, batch_size=10)
+    history = run(sets, compiled, epochs=2, batch_size=10, compile=True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+    for row, other in zip(history, expected, strict=True):
+        assert row == pytest.approx(other, rel=1e-3)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    for name, value in compiled.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-3, atol=1e-5)
 
 
 def test_bf16_mixed_trains_and_keeps_float32_weights(sets: Sets) -> None:

@@ -1,0 +1,194 @@
+"""The state of a training run on disk: weights, moments, generators and the place in the data's order.
+
+The order of the windows is drawn from the seed and the epoch alone (`windows.shuffled_loader`), so the epoch and
+the number of batches done are its state. Generators are seeded at the start of each epoch; within one, their states
+are saved too. A run that is killed anywhere therefore ends in the bytes of one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.work import Work, write_json
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN = 300.0  # of two checkpoints within an epoch
+
+Row = dict[str, float]  # one epoch of the history
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all of it is saved, so a resumed run is the same run."""
+
+    epoch: int = 0  # epochs done
+    best_loss: float | None = None  # none before the first epoch's end
+    best_epoch: int = 0
+    stale: int = 0  # epochs since the best one
+    stale_at_rate: int = 0  # epochs since the best one or since the rate last fell
+    learning_rate: float = 0.0
+    history: list[Row] = field(default_factory=list)
+    # of the epoch under way
+    batches: int = 0
+    windows: int = 0
+    sums: Row = field(default_factory=dict)  # of each term over these windows
+    gradients: Row = field(default_factory=dict)  # norms at the epoch's start
+
+    def count(self, values: Mapping[str, Tensor], windows: int) -> None:
+        """Takes in the terms of a batch."""
+        self.batches += 1
+        self.windows += windows
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.item() * windows
+
+    def close_epoch(self) -> Row:
+        """The means over the epoch and its gradient norms; the next epoch starts from nothing."""
+        row = {f"train_{name}": total / self.windows for name, total in self.sums.items()} | self.gradients
+        self.batches, self.windows, self.sums, self.gradients = 0, 0, {}, {}
+        return row
+
+
+class Checkpoints:
+    """Saves and takes up one run, as parts `name-<epoch>` or, within an epoch, `name-<epoch>-<batches>` of `work`.
+
+    The newest alone is kept. `precision`: Fabric's plugin, which has a state where losses are scaled. `best`: the
+    best weights so far.
+    """
+
+    def __init__(self, work: Work, name: str, model: nn.Module, optimizer: Any, precision: Any) -> None:
+        self.work = work
+        self.name = name
+        self.model = model
+        self.optimizer = optimizer
+        self.precision = precision
+        self.best = weights(model)
+        self._generators: dict[str, Any] | None = None
+        self._saved = time.monotonic()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def newest(self) -> Path | None:
+        return max(self.work.folder.glob(f"{self.name}-*"), default=None)
+
+    def keep_best(self) -> None:
+        """The present weights are the best so far."""
+        self.best = weights(self.model)
+
+    def save(self, state: Progress) -> None:
+        """Saves the state as one part; only then are earlier ones removed."""
+        within = f"-{state.batches:07d}" if state.batches else ""
+        with self.work.part(f"{self.name}-{state.epoch:05d}{within}") as folder:
+            folder.mkdir()
+            save_file(weights(self.model), folder / "model.safetensors")
+            save_file(self.best, folder / "best.safetensors")
+            save_file(_flat(self.optimizer.state_dict()["state"]), folder / "optimizer.safetensors")
+            write_json(folder / "precision.json", self.precision.state_dict())
+            write_json(folder / "generators.json", generator_states(self.device))
+            write_json(folder / "progress.json", vars(state))
+        for earlier in sorted(self.work.folder.glob(f"{self.name}-*"))[:-1]:
+            self.work.remove(earlier.name)
+        self._saved = time.monotonic()
+
+    def save_if_due(self, state: Progress) -> None:
+        """Saves within an epoch, now and then; never weights that are lost, which would replace good ones."""
+        if time.monotonic() - self._saved >= SECONDS_BETWEEN and finite(self.model):
+            self.save(state)
+
+    def resume(self) -> Progress | None:
+        """Takes up the newest checkpoint, if there is one; its generators wait for `restore_generators`."""
+        folder = self.newest
+        if folder is None:
+            return None
+        state = Progress(**json.loads((folder / "progress.json").read_text()))
+        step = f", batch {state.batches}" if state.batches else ""
+        log.info("%s: resuming after epoch %d%s", self.name, state.epoch, step)
+        self.model.load_state_dict(load_file(folder / "model.safetensors"))
+        self.best = load_file(folder / "best.safetensors")
+        moments = _nested(load_file(folder / "optimizer.safetensors"))
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.precision.load_state_dict(json.loads((folder / "precision.json").read_text()))
+        if state.batches:
+            self._generators = json.loads((folder / "generators.json").read_text())
+        return state
+
+    def restore_generators(self) -> None:
+        """Within a resumed epoch, once: after the loader has started, which draws a number of its own."""
+        if self._generators is not None:
+            set_generator_states(self._generators, self.device)
+            self._generators = None
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the model's state in main memory."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def finite(model: nn.Module) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values())
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds every generator that a model may draw from."""
+    torch.manual_seed(seed)  # of all devices
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def generator_states(device: torch.device) -> dict[str, Any]:
+    """The states of torch's, the device's, numpy's and Python's global generators, as plain values."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    states = {
+        "torch": _hex(torch.get_rng_state()),
+        "numpy": [kind, np.asarray(keys).tolist(), *rest],
+        "python": random.getstate(),
+    }
+    if device.type != "cpu":
+        states[device.type] = _hex(torch.get_device_module(device).get_rng_state())
+    return states
+
+
+def set_generator_states(states: dict[str, Any], device: torch.device) -> None:
+    """Sets what `generator_states` gave; a device's only if it was of this kind."""
+    torch.set_rng_state(_bytes(states["torch"]))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    if device.type in states:
+        torch.get_device_module(device).set_rng_state(_bytes(states[device.type]))
+
+
+def _hex(state: Tensor) -> str:
+    return state.cpu().numpy().tobytes().hex()
+
+
+def _bytes(state: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8)
+
+
+def _flat(state: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{index}.{key}": tensor.cpu() for index, moments in state.items() for key, tensor in moments.items()}
+
+
+def _nested(flat: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    nested: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in flat.items():
+        index, _, key = name.partition(".")
+        nested.setdefault(int(index), {})[key] = tensor
+    return nested

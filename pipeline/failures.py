@@ -1,0 +1,71 @@
+"""What ends a training run early, said in a sentence: a loss that is not finite, and memory that ran out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.params import Training
+
+
+def all_finite(values: Mapping[str, Tensor]) -> bool:
+    return bool(torch.isfinite(torch.stack([value.detach().float() for value in values.values()])).all())
+
+
+def not_finite(
+    place: str,
+    values: Mapping[str, Tensor],
+    windows: Tensor,
+    settings: Training,
+    checkpoint: Path | None,
+    spoilt_by: list[int] | None = None,
+) -> UserError:
+    """The error for a loss that is NaN or infinite: `place`, the windows, every term and what to try.
+
+    `checkpoint`: the last good one, which stays. `spoilt_by`: windows of the step before, if it was that step
+    whose gradients left weights that are not finite.
+    """
+    terms = ", ".join(f"{name} = {value.item():g}" for name, value in values.items())
+    cause = f" The step before, windows {spoilt_by}, had left weights that are not." if spoilt_by is not None else ""
+    kept = f"{checkpoint} is kept." if checkpoint else "There is no checkpoint yet."
+    section = settings.section
+    ways = [f"a {section}.learning_rate below {settings.learning_rate:g}"]
+    ways += [f"{section}.clip_norm: 1.0"] if settings.clip_norm is None else []
+    ways += [f"{section}.precision: 32-true"] if settings.precision != "32-true" else []
+    return UserError(
+        f"{place}: the loss is not finite: {terms}; windows {windows.tolist()}.{cause} {kept} Try {', '.join(ways)}, "
+        "or look at the fields of these windows"
+    )
+
+
+@contextmanager
+def memory_told(place: str, settings: Training) -> Iterator[None]:
+    """Turns running out of memory, on a device or here, into a UserError that names the settings to lower."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(place, settings, error) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):  # it has no class of its own
+            raise
+        raise _out_of_memory(place, settings, error) from error
+
+
+def _out_of_memory(place: str, settings: Training, error: Exception) -> UserError:
+    words = str(error).strip().partition("\n")[0] or type(error).__name__
+    section, size = settings.section, settings.batch_size
+    batch = (
+        f"Lower {section}.batch_size = {size} and raise {section}.accumulate = {settings.accumulate} by the same "
+        "factor, which leaves a step what it is"
+        if size > 1
+        else f"{section}.batch_size is 1 already"
+    )
+    ways = f"; or choose smaller {section}.sizes"
+    if settings.precision == "32-true":
+        ways += f", or {section}.precision: bf16-mixed"
+    return UserError(f"{place}: out of memory ({words}). {batch}{ways}. Checkpoints are kept")

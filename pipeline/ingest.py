@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -28,7 +28,7 @@ from pipeline import splits, store
 from pipeline.datasets.base import MARKS, file_at
 from pipeline.errors import UserError
 from pipeline.moments import Moments
-from pipeline.params import Ingest
+from pipeline.params import Ingest, TimeStamps
 from pipeline.planning import Marks, Plan, planned
 from pipeline.shards import Merged, write
 from pipeline.work import replacing
@@ -55,7 +55,7 @@ def ingest(
     raw: xr.Dataset,
     settings: Ingest,
     folder: Path,
-    time_stamps: Literal["calendar", "nominal"] = "calendar",
+    time_stamps: TimeStamps = "calendar",
     description: str = "",
     scheduler: str | None = None,
 ) -> dict[str, Any]:

@@ -31,6 +31,9 @@ from pipeline.paths import ANSWERS
 
 PARAMS_FILE = Path("params.yaml")
 
+# A record's time stamps: UTC, the clock of a place, or nominal (they order the frames but mean no hour or season).
+TimeStamps = Literal["calendar", "local", "nominal"]
+
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator in use takes

@@ -119,7 +119,7 @@ def draw(request: CaptionRequest, settings: Picture) -> tuple[bytes, ...]:
     hands them on. Raises UndrawableError if a value is NaN or infinite.
     """
     _check_finite(request)
-    labels = frame_labels(request.times, request.description.time_stamps == "calendar")
+    labels = frame_labels(request.times, request.description.time_stamps != "nominal")
     widest = max(_text_width(re.sub(r"\d", "0", label), _text_size(settings.pixels)) for label in labels)
     count = len(labels) if settings.layout == "sheet" else 1
     board = _board(ByIdentity(request.description), settings.pixels, count, widest)

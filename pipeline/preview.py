@@ -92,7 +92,7 @@ def _entry(
 ) -> Entry:
     shown, seen, problem = _shown(request, captioner)
     raw = answers.get(source) or Caption(source, "", "failed", "no answer came")
-    labels = pictures.frame_labels(request.times, request.description.time_stamps == "calendar")
+    labels = pictures.frame_labels(request.times, request.description.time_stamps != "nominal")
     return Entry(
         window=request.window,
         split=SPLITS[store.windows.split[request.window]],

@@ -162,10 +162,10 @@ def _filled(template: Template, record: ByIdentity, frames: int, step: float, to
 
 
 def _times(request: CaptionRequest) -> str:
-    calendar = request.description.time_stamps == "calendar"
+    calendar = request.description.time_stamps != "nominal"
     first, last = _ends(request.times, calendar)
     if calendar:
-        return f"from {first} to {last} UTC."
+        return f"from {first} to {last} {'UTC' if request.description.time_stamps == 'calendar' else 'local time'}."
     return (
         "time stamps are nominal: they order the frames but tell no date, season or time of day. "
         f"The first frame is labelled {first}, the last {last}."
@@ -210,8 +210,8 @@ def _runs(holds: Sequence[bool]) -> Iterator[tuple[int, int]]:
 
 def _short_labels(request: CaptionRequest) -> list[str]:
     """The frames' labels, without the date where they are all of one day."""
-    labels = frame_labels(request.times, request.description.time_stamps == "calendar")
-    one_day = len({label.split(" ")[0] for label in labels}) == 1 and request.description.time_stamps == "calendar"
+    labels = frame_labels(request.times, request.description.time_stamps != "nominal")
+    one_day = len({label.split(" ")[0] for label in labels}) == 1 and request.description.time_stamps != "nominal"
     return [label.split(" ")[1] for label in labels] if one_day else labels
 
 

@@ -311,5 +311,5 @@ def _last_lead(results: Results) -> str:
 
 
 def _time_text(results: Results, time: str) -> str:
-    nominal = results.setup["time_stamps"] == "nominal"
-    return time.replace("T", " ") + (" (nominal)" if nominal else " UTC")
+    clock = {"calendar": "UTC", "local": "local time", "nominal": "(nominal)"}[results.setup["time_stamps"]]
+    return f"{time.replace('T', ' ')} {clock}"

@@ -34,6 +34,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 
 from pipeline.errors import UserError
+from pipeline.params import TimeStamps
 
 FORMAT = "s2kd-store/1"
 Split = Literal["train", "validation", "test"]
@@ -121,7 +122,7 @@ class Description:
     grid: Grid
     statistics: Statistics
     frame_seconds: float  # between two frames of the record
-    time_stamps: Literal["calendar", "nominal"]  # nominal: they order the frames but mean no hour or season
+    time_stamps: TimeStamps
     text: str  # the data set's fixed description in words
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.ingest import STORE, ingest
-from pipeline.params import Params, parse
+from pipeline.params import Params, TimeStamps, parse
 from pipeline.store import Store
 
 TINY: dict[str, Any] = {
@@ -103,7 +103,7 @@ def write_store(
     path: Path,
     raw: xr.Dataset,
     params: Params,
-    time_stamps: Literal["calendar", "nominal"] = "calendar",
+    time_stamps: TimeStamps = "calendar",
     description: str = "A tiny record for tests.",
 ) -> Store:
     """Ingests a data set in memory (dims time, latitude, longitude or time, y, x) to a store at `path`."""
@@ -119,7 +119,7 @@ def make_store(
     path: Path,
     frames: int = 120,
     shape: tuple[int, int] = (8, 16),
-    time_stamps: Literal["calendar", "nominal"] = "calendar",
+    time_stamps: TimeStamps = "calendar",
     seed: int = 0,
     **ingest_overrides: Any,
 ) -> Store:

@@ -191,6 +191,12 @@ def test_what_is_filled_in_is_plain_text(tmp_path: Path) -> None:
     assert prompt.split("|")[2] == "costs $5 and $region {times} in K and b in K"
 
 
+def test_a_clock_of_the_place_is_not_called_utc(tmp_path: Path) -> None:
+    local = replace(describe((8, 16)), time_stamps="local")
+    prompt = filled("$times", tmp_path, request(local))
+    assert prompt == "from 2001-01-01 06:00 to 2001-01-02 06:00 local time."
+
+
 def test_a_cached_prompt_is_not_given_to_another_record_or_window(tmp_path: Path) -> None:
     found = template("$step $times $description", tmp_path)
     first = request()

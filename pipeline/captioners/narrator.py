@@ -476,11 +476,13 @@ def words_for(units: str) -> Words:
 
 def season(request: CaptionRequest) -> str:
     """Month, season and hour of the last input; nothing where time stamps are no calendar."""
-    if request.description.time_stamps != "calendar":
+    if request.description.time_stamps == "nominal":
         return ""
     now = request.times[-1].astype("datetime64[s]").item()
     grid = request.description.grid
     month, hour = f"{now:%B}", f"{now:%H} UTC"
+    if request.description.time_stamps == "local":
+        return f"{now:%A} in {month}, {now:%H:%M} local time"
     if not grid.geographic:
         return f"{now:%A} in {month}, {hour}"
     if grid.y[0] <= -15 and grid.y[-1] >= 15:

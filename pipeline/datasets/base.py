@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.netcdf3 import check_netcdf3_is_whole
 from pipeline.errors import UserError
-from pipeline.params import Fetch, Ingest
+from pipeline.params import Fetch, Ingest, TimeStamps
 
 NOMINAL_START = np.datetime64("2001-01-01T00", "ms")
 CHUNK_BYTES = 16e6  # of one Dask chunk, unless the file's own chunks are larger
@@ -37,7 +37,7 @@ AXES = {"T": "time", "Y": "y", "X": "x"}  # CF's `axis` attribute
 class DataSource(ABC):
     """A data set. Built from the `fetch` and `ingest` sections of params.yaml and the seed."""
 
-    time_stamps: ClassVar[Literal["calendar", "nominal"]] = "calendar"
+    time_stamps: ClassVar[TimeStamps] = "calendar"
     description: ClassVar[str] = "Fields on a regular grid."  # for the captioner, unless ingest.description is set
 
     def __init__(self, fetch: Fetch, ingest: Ingest, seed: int) -> None:

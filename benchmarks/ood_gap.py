@@ -109,13 +109,18 @@ def compare(raw: Path, epochs: int, repeats: int, seed: int) -> None:
         kelvin, smoke = np.sqrt(runs).mean(axis=0)
         told = [f"{share:.3f} +- {spread:.3f}" for share, spread in zip(shares.mean(0), shares.std(0), strict=True)]
         print(f"{name:38} {len(starts):8} {kelvin:12.3g} {smoke:14.3g} {told[0]:>20} {told[1]:>20}", flush=True)
+    pairs = zip(errors["apart"], errors["together"], strict=True)
+    ratios = [np.divide(*(np.mean([found[start] for start in in_both], axis=0) for found in pair)) for pair in pairs]
+    for variable, of_seeds in zip(VARIABLES, np.transpose(ratios), strict=True):
+        told = [f"{ratio:.2f}" for ratio in of_seeds]
+        print(f"MSE of {variable}, never learnt from over learnt from the like, by seed: {', '.join(told)}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw", type=Path, help="what stage fetch has written; default: simulate")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--seed", type=int, default=42)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+from pkgutil import walk_packages
 
-from pipeline import context, paths, transfer
+from pipeline import context, datasets, paths, transfer
 from pipeline.datasets import DATASETS
 from pipeline.ingest import STORE, ingest
 from pipeline.params import Params
@@ -23,9 +24,9 @@ def main(params: Params) -> None:
     source = DATASETS.load(params.dataset)(params.fetch, params.ingest, params.seed)
     raw = context.joined(source.open(paths.FETCH), paths.FETCH / transfer.CONTEXT)
     settings = {"dataset": params.dataset, "ingest": params.ingest}
-    own = {base.__module__ for base in type(source).__mro__ if base.__module__.startswith("pipeline.")}
+    readers = {module.name for module in walk_packages(datasets.__path__, f"{datasets.__name__}.")}
     modules = ("context", "ingest", "planning", "splits", "store", "shards", "shard_file", "moments")
-    code = own | {f"pipeline.{name}" for name in modules}
+    code = readers | {f"pipeline.{name}" for name in modules}
     with Work("ingest", inputs=[paths.FETCH], params=settings, code=code) as work:
         scheduler = params.runtime.dask_scheduler
         time_stamps = raw.attrs.get("time_stamps", source.time_stamps)

@@ -42,7 +42,7 @@ UNUSED = {
         "teachers.simvp",
     },  # writes a constant
     "caption": {"preview"},
-    "fetch": {"datasets.base", "datasets.netcdf3"},  # files are opened by `ingest`
+    "fetch": {"datasets.base", "datasets.files.netcdf3"},  # files are opened by `ingest`
     "ingest": {"checksums", "transfer"},  # files are copied by `fetch`
     "train_teacher": {"students.base"},
     "dump_features": {"checkpoint", "training"},  # for the device

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.datasets.netcdf3 import check_netcdf3_is_whole
+from pipeline.datasets.files.netcdf3 import check_netcdf3_is_whole
 from pipeline.errors import UserError
 from pipeline.params import Fetch, Ingest, TimeStamps
 

@@ -1,6 +1,6 @@
 """A twin of the tunnel fires of Prometheus: simulated fires in a ventilated tunnel, in many environments.
 
-`pipeline/datasets/plume.py` simulates; here environments are drawn, simulations run in parallel processes and
+`pipeline/datasets/fire/plume.py` simulates; here environments are drawn, simulations run in parallel processes and
 written as `prometheus` reads them: `<simulation>.h5` and `environments.csv`. An environment is a heat release rate,
 a growth time, a place of the fire and a ventilation velocity; its simulations differ in the flames' flicker and the
 gusts of the air. The `moderate` environments are meant to be learnt from, the `large` ones release more heat than
@@ -34,9 +34,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets import plume
-from pipeline.datasets.environments import TABLE
-from pipeline.datasets.plume import AMBIENT, Fire, Tunnel
+from pipeline.datasets.fire import plume
+from pipeline.datasets.fire.environments import TABLE
+from pipeline.datasets.fire.plume import AMBIENT, Fire, Tunnel
 from pipeline.datasets.prometheus import Prometheus
 from pipeline.errors import UserError
 from pipeline.params import Fires

@@ -1,9 +1,9 @@
 """Prometheus: simulated tunnel and pool fires in many environments (Wu et al. 2024, ICML, PMLR 235:53870-53891).
 
-One simulation is one HDF5 or .npy file (`pipeline.datasets.simulation_files` tells how they are laid out) or one
-folder of raw output of the Fire Dynamics Simulator (`pipeline.datasets.fds`). Its name is the path of that file
+One simulation is one HDF5 or .npy file (`pipeline.datasets.fire.layouts` tells how they are laid out) or one
+folder of raw output of the Fire Dynamics Simulator (`pipeline.datasets.fire.fds`). Its name is the path of that file
 without its ending, or of that folder, below fetch.source. `environments.csv` there tells the environment of each and
-its physical parameters (`pipeline.datasets.environments`); HDF5 files may tell it themselves.
+its physical parameters (`pipeline.datasets.fire.environments`); HDF5 files may tell it themselves.
 
 All simulations have the same fields, grid and output interval. Windows never leave a simulation, and
 ingest.environments says which environments are kept for the test.
@@ -18,14 +18,14 @@ from typing import ClassVar
 import xarray as xr
 
 from pipeline import transfer
-from pipeline.datasets import environments, fds, simulation_files
 from pipeline.datasets.base import DataSource
-from pipeline.datasets.simulations import Simulation, joined
+from pipeline.datasets.fire import environments, fds, layouts
+from pipeline.datasets.fire.simulations import Simulation, joined
 from pipeline.errors import UserError
 from pipeline.params import TimeStamps
 
 KINDS = {".h5": "HDF5", ".hdf5": "HDF5", ".npy": "npy", ".smv": "Fire Dynamics Simulator"}
-TABLES = (environments.TABLE, simulation_files.FIELDS, simulation_files.AXES)
+TABLES = (environments.TABLE, layouts.FIELDS, layouts.AXES)
 BY_HAND = (
     "the fires are not published as files that could be fetched: ask their authors "
     "(https://proceedings.mlr.press/v235/wu24aa.html), put a file or folder for each simulation and "
@@ -60,10 +60,10 @@ class Prometheus(DataSource):
         variables = self.ingest.variables
         if path.suffix == ".smv":
             return fds.open_simulation(name, path, variables)
-        labels = simulation_files.labels(folder)
+        labels = layouts.labels(folder)
         if path.suffix == ".npy":
-            return simulation_files.open_npy(name, path, variables, labels, simulation_files.axes(folder))
-        return simulation_files.open_hdf5(name, path, variables, labels, self.ingest.dimensions)
+            return layouts.open_npy(name, path, variables, labels, layouts.axes(folder))
+        return layouts.open_hdf5(name, path, variables, labels, self.ingest.dimensions)
 
 
 def simulation_paths(folder: Path) -> dict[str, Path]:
@@ -97,7 +97,7 @@ def _environments(folder: Path, paths: Mapping[str, Path]) -> tuple[environments
     """What is known of the simulations' environments, and what to note about it."""
     table = folder / environments.TABLE
     if not table.exists():
-        attributes = {name: (path, simulation_files.attributes(path)) for name, path in paths.items()}
+        attributes = {name: (path, layouts.attributes(path)) for name, path in paths.items()}
         return environments.from_attributes(attributes), []
     listed = environments.from_table(table)
     for name, path in paths.items():

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from pipeline import transfer
 from pipeline.context import lines
-from pipeline.datasets.arrays import hdf5_array, unpack_npz
 from pipeline.datasets.base import DataSource, combine, join, mark
-from pipeline.datasets.flows import CHANNELS, check_variables, packed, with_cells
-from pipeline.datasets.slots import Slots, complete_days, slot_times
-from pipeline.datasets.taxibj_context import HOLIDAYS, METEOROLOGY, holidays, weather
+from pipeline.datasets.files.arrays import hdf5_array, unpack_npz
+from pipeline.datasets.traffic.context import HOLIDAYS, METEOROLOGY, holidays, weather
+from pipeline.datasets.traffic.flows import CHANNELS, check_variables, packed, with_cells
+from pipeline.datasets.traffic.slots import Slots, complete_days, slot_times
 from pipeline.errors import UserError
 from pipeline.params import TimeStamps
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 from pipeline import transfer
 from pipeline.datasets.base import DataSource, mark
-from pipeline.datasets.flows import Pair, packed
+from pipeline.datasets.traffic.flows import Pair, packed
 from pipeline.errors import UserError
 from pipeline.params import TimeStamps
 

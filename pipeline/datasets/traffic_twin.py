@@ -1,8 +1,8 @@
 """The traffic twin: a simulated city in TaxiBJ's files, for use without any download.
 
-Modelled: a city of 32 x 32 cells (`traffic_city`) with homes, offices, shops, stations, main streets, a river and
+Modelled: a city of 32 x 32 cells (`traffic.city`) with homes, offices, shops, stations, main streets, a river and
 its bridges; trips between cells by a gravity model, over all streets not much longer than the shortest; how many
-there are by hour, weekday, holiday, weather and chance that lasts for hours and days (`traffic_days`); streets that
+there are by hour, weekday, holiday, weather and chance that lasts for hours and days (`traffic.days`); streets that
 are closed for one to four hours and the detours around them; counts more scattered than a Poisson process. As in
 TaxiBJ, a cell's inflow counts trips that come into it in a half hour and its outflow those that leave it; a long
 trip is counted partly in the half hour in which it sets out, partly in the next.
@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.taxibj import TaxiBJ
-from pipeline.datasets.taxibj_context import WEATHER
-from pipeline.datasets.traffic_city import CELLS, SIDE, Array, City, full
-from pipeline.datasets.traffic_days import (
+from pipeline.datasets.traffic.city import CELLS, SIDE, Array, City, full
+from pipeline.datasets.traffic.context import WEATHER
+from pipeline.datasets.traffic.days import (
     FIRST_DAY,
     SLOTS,
     TAIL,
@@ -42,7 +42,7 @@ from pipeline.datasets.traffic_days import (
     simulate_incidents,
     simulate_weather,
 )
-from pipeline.datasets.traffic_liveliness import Sample, check_liveliness
+from pipeline.datasets.traffic.liveliness import Sample, check_liveliness
 from pipeline.progress import progress
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ import numpy as np
 import xarray as xr
 
 from pipeline import transfer
-from pipeline.datasets import archives
 from pipeline.datasets.base import DataSource, combine, field, join, open_file
+from pipeline.datasets.files import archives
 from pipeline.errors import UserError
 
 VARIABLES = {  # folder, without a level -> name in the file, CF standard name

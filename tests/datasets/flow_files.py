@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.slots import Slots, slot_names
-from pipeline.datasets.taxibj_context import WEATHER
+from pipeline.datasets.traffic.context import WEATHER
+from pipeline.datasets.traffic.slots import Slots, slot_names
 
 
 def days(first: str, count: int, minutes: int = 30) -> NDArray[np.datetime64]:

@@ -17,9 +17,10 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline.datasets import fire_twin, plume
+from pipeline.datasets import fire_twin
+from pipeline.datasets.fire import plume
+from pipeline.datasets.fire.plume import AMBIENT, Fire
 from pipeline.datasets.fire_twin import Findings, FireTwin, Run, back_layering, check_liveliness, found, planned
-from pipeline.datasets.plume import AMBIENT, Fire
 from pipeline.errors import UserError
 from pipeline.params import Fetch, Fires, Ingest
 from pipeline.work import Work

@@ -13,9 +13,9 @@ import pytest
 import xarray as xr
 
 from pipeline.datasets import DATASETS
+from pipeline.datasets.fire.simulations import UNITS as KNOWN
+from pipeline.datasets.fire.simulations import interval
 from pipeline.datasets.prometheus import Prometheus
-from pipeline.datasets.simulations import UNITS as KNOWN
-from pipeline.datasets.simulations import interval
 from pipeline.errors import UserError
 from tests.fires import SHAPE, Fields, fire, write_environments, write_fds, write_hdf5, write_table
 from tests.helpers import tiny_params

@@ -11,8 +11,8 @@ import pytest
 import xarray as xr
 
 from pipeline import paths
-from pipeline.datasets.slots import Slots, slot_names, slot_times
 from pipeline.datasets.taxibj import TaxiBJ
+from pipeline.datasets.traffic.slots import Slots, slot_names, slot_times
 from pipeline.errors import UserError
 from pipeline.store import Store
 from stages import fetch, ingest

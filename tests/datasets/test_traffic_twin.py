@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from pipeline import context, paths
-from pipeline.datasets import traffic_city, traffic_days, traffic_liveliness
-from pipeline.datasets.traffic_city import CELLS, PURPOSES, SIDE, City, full
-from pipeline.datasets.traffic_days import KINDS, SLOTS, TAIL, Incident, calendar, simulate_demand, simulate_weather
-from pipeline.datasets.traffic_liveliness import Sample, check_liveliness, incident_worth, measured, peak, persistence
+from pipeline.datasets.traffic import city as traffic_city
+from pipeline.datasets.traffic import days as traffic_days
+from pipeline.datasets.traffic import liveliness as traffic_liveliness
+from pipeline.datasets.traffic.city import CELLS, PURPOSES, SIDE, City, full
+from pipeline.datasets.traffic.days import KINDS, SLOTS, TAIL, Incident, calendar, simulate_demand, simulate_weather
+from pipeline.datasets.traffic.liveliness import Sample, check_liveliness, incident_worth, measured, peak, persistence
 from pipeline.datasets.traffic_twin import Record, TrafficTwin, disturbance, flows, scattered, simulate, write
 from pipeline.errors import UserError
 from pipeline.params import Fetch, Ingest
@@ -329,7 +331,7 @@ def test_the_twin_takes_days_and_seed(tmp_path: Path, monkeypatch: pytest.Monkey
     for days in (None, 31):
         TrafficTwin(Fetch(days=days), Ingest(variables=("inflow",)), 3).fetch(tmp_path)
     assert asked == [(120, 3), (31, 3)]
-    assert TrafficTwin.time_stamps == "calendar"
+    assert TrafficTwin.time_stamps == "local"
 
 
 # ---- liveliness

@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pipeline.datasets.base import combine, join, mark, nominal_times
-from pipeline.datasets.environments import Environments
+from pipeline.datasets.fire.environments import Environments
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from pipeline.datasets.taxibj_context import WEATHER
-from pipeline.datasets.traffic_city import PARTS, PURPOSES, SIDE, Array, City
+from pipeline.datasets.traffic.city import PARTS, PURPOSES, SIDE, Array, City
+from pipeline.datasets.traffic.context import WEATHER
 from pipeline.progress import progress
 
 SLOTS = 48  # half hours of a day

@@ -9,7 +9,7 @@ import netCDF4
 import numpy as np
 import pytest
 
-from pipeline.datasets.netcdf3 import check_netcdf3_is_whole
+from pipeline.datasets.files.netcdf3 import check_netcdf3_is_whole
 from pipeline.errors import UserError
 
 KINDS = ("NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import transfer
-from pipeline.datasets import archives
+from pipeline.datasets.files import archives
 from pipeline.errors import UserError
 from pipeline.params import Fetch
 

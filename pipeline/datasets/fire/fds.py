@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import chunked
-from pipeline.datasets.simulations import Field, Simulation, known_units
+from pipeline.datasets.files.arrays import chunked
+from pipeline.datasets.fire.simulations import Field, Simulation, known_units
 from pipeline.errors import UserError
 
 SLICE = ".sf"

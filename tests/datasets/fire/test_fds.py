@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.datasets import fds
+from pipeline.datasets.fire import fds
 from pipeline.errors import UserError
 from tests.fires import write_fds
 
@@ -72,7 +72,7 @@ def test_any_slice_of_the_lazy_values_is_that_of_the_whole(run: Path) -> None:
 
 
 def test_only_the_frames_that_are_asked_for_are_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.datasets.arrays.CHUNK_BYTES", 2 * 5 * 7 * 4)
+    monkeypatch.setattr("pipeline.datasets.files.arrays.CHUNK_BYTES", 2 * 5 * 7 * 4)
     lazy = opened(run).fields["temperature"].values
     read: list[int] = []
     whole = fds._Mosaic.__getitem__

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import hdf5_array, hdf5_values, npy_array, opened
-from pipeline.datasets.environments import rows
-from pipeline.datasets.simulations import Field, Simulation, known_units
+from pipeline.datasets.files.arrays import hdf5_array, hdf5_values, npy_array, opened
+from pipeline.datasets.fire.environments import rows
+from pipeline.datasets.fire.simulations import Field, Simulation, known_units
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.context import Facts, fact
-from pipeline.datasets.arrays import hdf5_values
-from pipeline.datasets.slots import day_of, slot_times
+from pipeline.datasets.files.arrays import hdf5_values
+from pipeline.datasets.traffic.slots import day_of, slot_times
 from pipeline.errors import UserError
 
 METEOROLOGY, HOLIDAYS = "_Meteorology.h5", "_Holiday.txt"  # how the files' names end

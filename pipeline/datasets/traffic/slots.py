@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import hdf5_values
+from pipeline.datasets.files.arrays import hdf5_values
 from pipeline.errors import UserError
 
 DAY_MINUTES = 24 * 60

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.datasets import plume
-from pipeline.datasets.plume import COLUMNS, DX, DZ, HEIGHT, LENGTH, ROWS, Fire, Streamfunction, Tunnel
+from pipeline.datasets.fire import plume
+from pipeline.datasets.fire.plume import COLUMNS, DX, DZ, HEIGHT, LENGTH, ROWS, Fire, Streamfunction, Tunnel
 
 X = (np.arange(COLUMNS) + 0.5) * DX
 Z = ((np.arange(ROWS) + 0.5) * DZ)[:, None]

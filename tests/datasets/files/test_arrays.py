@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.datasets import arrays
+from pipeline.datasets.files import arrays
 from pipeline.errors import UserError
 
 VALUES = np.random.default_rng(0).normal(size=(40, 2, 3, 4)).astype(np.float32)

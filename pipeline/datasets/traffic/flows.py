@@ -14,8 +14,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pipeline.datasets.arrays import chunked, npy_map
 from pipeline.datasets.base import mark, nominal_times
+from pipeline.datasets.files.arrays import chunked, npy_map
 from pipeline.errors import UserError
 from pipeline.params import Ingest, Splits
 

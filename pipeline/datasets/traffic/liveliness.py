@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.traffic_city import Array
-from pipeline.datasets.traffic_days import KINDS, SLOTS, TAIL, Incident
+from pipeline.datasets.traffic.city import Array
+from pipeline.datasets.traffic.days import KINDS, SLOTS, TAIL, Incident
 from pipeline.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -44,7 +44,7 @@ def test_an_unknown_key_is_named_with_its_siblings() -> None:
         ("fetch", "source, storage, checksums"),
         ("caption", "max_words, max_failed_share"),
         ("distill", "schedule, plateau_epochs"),
-        ("runtime", "accelerator, dask_scheduler"),
+        ("runtime", "accelerator, devices, dask_scheduler"),
     ],
 )
 def test_an_unknown_nested_key_is_named_with_its_own_siblings(section: str, siblings: str) -> None:

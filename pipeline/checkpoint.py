@@ -65,10 +65,13 @@ class Checkpoints:
     """Saves and takes up one run, as parts `name-<epoch>` or, within an epoch, `name-<epoch>-<batches>` of `work`.
 
     The newest alone is kept. `precision`: Fabric's plugin, which has a state where losses are scaled. `best`: the
-    best weights so far.
+    best weights so far. `writes`: of several processes one saves, and all take up what it has saved.
     """
 
-    def __init__(self, work: Work, name: str, model: nn.Module, optimizer: Any, precision: Any) -> None:
+    def __init__(
+        self, work: Work, name: str, model: nn.Module, optimizer: Any, precision: Any, writes: bool = True
+    ) -> None:
+        self.writes = writes
         self.work = work
         self.name = name
         self.model = model
@@ -84,7 +87,7 @@ class Checkpoints:
 
     @property
     def newest(self) -> Path | None:
-        return max(self.work.folder.glob(f"{self.name}-*"), default=None)
+        return newest(self.work, self.name)
 
     def keep_best(self) -> None:
         """The present weights are the best so far."""
@@ -92,6 +95,8 @@ class Checkpoints:
 
     def save(self, state: Progress) -> None:
         """Saves the state as one part; only then are earlier ones removed."""
+        if not self.writes:
+            return
         within = f"-{state.batches:07d}" if state.batches else ""
         with self.work.part(f"{self.name}-{state.epoch:05d}{within}") as folder:
             folder.mkdir()
@@ -132,6 +137,18 @@ class Checkpoints:
         if self._generators is not None:
             set_generator_states(self._generators, self.device)
             self._generators = None
+
+
+def newest(work: Work, name: str) -> Path | None:
+    """The newest checkpoint of the run `name`."""
+    return max(work.folder.glob(f"{name}-*"), default=None)
+
+
+def best_weights(work: Work, name: str) -> dict[str, Tensor]:
+    """The best weights of the finished run `name`."""
+    folder = newest(work, name)
+    assert folder is not None
+    return load_file(folder / "best.safetensors")
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -343,6 +343,7 @@ class Runtime(Section):
     """Where the work runs. No stage depends on it: it must not change a result's meaning."""
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: Positive = 1  # of this machine that share each training batch
     dask_scheduler: str | None = None  # address of a dask.distributed scheduler; null: threads here
     answers: Path = ANSWERS  # what captioners have answered; clones may share it by an absolute path
     loader_workers: NonNegative = 0  # processes that read windows ahead of training and scoring; 0: its own

@@ -13,18 +13,19 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from pipeline.batch import Batch
-from pipeline.checkpoint import Checkpoints, Progress, Row, finite, seed_generators
+from pipeline.checkpoint import Checkpoints, Progress, Row, best_weights, finite, seed_generators
+from pipeline.devices import mean_over_ranks, on_devices, share_of_batch, share_of_windows
 from pipeline.failures import all_finite, memory_told, not_finite
 from pipeline.params import Runtime, Training
 from pipeline.progress import progress
-from pipeline.windows import WindowDataset, WindowLoader, loader, shuffled_loader
+from pipeline.windows import WindowDataset, WindowLoader, shuffled_loader
 from pipeline.work import Work, write_json
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,19 @@ class Terms:
 
 
 Objective = Callable[[Any, Batch], Terms]
+
+
+class Task(NamedTuple):
+    """What `fit` is asked for."""
+
+    objective: Objective
+    train: WindowDataset
+    validation: WindowDataset
+    settings: Training
+    seed: int
+    runtime: Runtime
+    work: Work
+    name: str
 
 
 @dataclass
@@ -93,16 +107,30 @@ def fit(
     the same bytes. Raises UserError if a loss is not finite, naming epoch, step, windows and terms, and if memory
     runs out, naming the settings to lower; checkpoints stay.
     """
-    with memory_told(name, settings):
-        run = _start(model, objective, settings, runtime, work, name)
-    fabric, state, checkpoints = run.fabric, run.state, run.checkpoints
-    # not set up by Fabric, which would count epochs from the start of this process and not of the run
-    size, workers = settings.batch_size, runtime.loader_workers
-    train_loader: Any = shuffled_loader(train, size, seed, fabric.global_rank, fabric.world_size, workers)
-    validation_loader: Any = fabric.setup_dataloaders(loader(validation, size, workers))
+    task = Task(objective, train, validation, settings, seed, runtime, work, name)
+    share_of_batch(settings, runtime.devices)  # refused here, before any process has started
+    fabric = start_fabric(runtime, settings.precision, runtime.devices)
+    history = on_devices(fabric, _fit, model, task) if runtime.devices > 1 else _fit(fabric, model, task)
+    model.load_state_dict(best_weights(work, name))
+    model.eval()
+    return history
 
-    for _ in progress(_epochs(state, settings), name, settings.epochs, "epoch", done=state.epoch):
-        seed_generators(seed * 100_003 + state.epoch)  # dropout; a resumed epoch draws the same
+
+def _fit(fabric: Fabric, model: nn.Module, task: Task) -> list[Row]:
+    """One process's part of `fit`: all of it, or its share of every batch."""
+    settings, workers = task.settings, task.runtime.loader_workers
+    with memory_told(task.name, settings):
+        run = _start(fabric, model, task)
+    state, checkpoints, rank, ranks = run.state, run.checkpoints, fabric.global_rank, fabric.world_size
+    size = share_of_batch(settings, ranks)
+    # not set up by Fabric, which would count epochs from the start of this process and not of the run
+    train_loader: Any = shuffled_loader(task.train, size, task.seed, rank, ranks, workers)
+    validation = share_of_windows(task.validation, settings.batch_size, rank, ranks, workers)
+    validation_loader: Any = fabric.setup_dataloaders(validation, use_distributed_sampler=False)
+
+    epochs = _epochs(state, settings)
+    for _ in progress(epochs, task.name, settings.epochs, "epoch", done=state.epoch) if rank == 0 else epochs:
+        seed_generators(task.seed * 100_003 + state.epoch)  # dropout; a resumed epoch draws the same
         train_loader.sampler.set_epoch(state.epoch)
         rates = _learning_rates(state, settings, math.ceil(len(train_loader) / settings.accumulate))
         row = {"epoch": float(state.epoch + 1), "learning_rate": rates[0]}
@@ -114,21 +142,21 @@ def fit(
             checkpoints.keep_best()
         checkpoints.save(state)
 
-    model.load_state_dict(checkpoints.best)
-    model.eval()
-    log.info("%s: best of %d epochs is %d, validation MSE %.5f", name, state.epoch, state.best_epoch, state.best_loss)
+    words = "%s: best of %d epochs is %d, validation MSE %.5f"
+    log.info(words, task.name, state.epoch, state.best_epoch, state.best_loss)
     return state.history
 
 
-def _start(model: nn.Module, objective: Objective, settings: Training, runtime: Runtime, work: Work, name: str) -> Run:
+def _start(fabric: Fabric, model: nn.Module, task: Task) -> Run:
     """Model and optimizer on their device, in the state that a checkpoint left if there is one."""
-    fabric = start_fabric(runtime, settings.precision)
+    settings = task.settings
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     forward = _compiled(model) if settings.compile else model
     wrapped, wrapped_optimizer = fabric.setup(forward, optimizer)
-    checkpoints = Checkpoints(work, name, model, optimizer, fabric.strategy.precision)
+    writes = fabric.global_rank == 0
+    checkpoints = Checkpoints(task.work, task.name, model, optimizer, fabric.strategy.precision, writes)
     state = checkpoints.resume() or Progress(learning_rate=settings.learning_rate)
-    return Run(name, fabric, wrapped, wrapped_optimizer, objective, settings, checkpoints, state)
+    return Run(task.name, fabric, wrapped, wrapped_optimizer, task.objective, settings, checkpoints, state)
 
 
 def _compiled(model: nn.Module) -> Any:
@@ -151,11 +179,16 @@ def write_history(history: list[Row], folder: Path) -> None:
             live.next_step()
 
 
-def start_fabric(runtime: Runtime, precision: Any) -> Fabric:
-    """Lightning Fabric on the device that `runtime` names, with deterministic algorithms."""
+def start_fabric(runtime: Runtime, precision: Any, devices: int = 1) -> Fabric:
+    """Lightning Fabric on the device that `runtime` names, with deterministic algorithms.
+
+    On several devices its processes are yet to be started.
+    """
     torch.use_deterministic_algorithms(True, warn_only=True)
-    fabric = Fabric(accelerator=runtime.accelerator, devices=1, precision=precision)
-    fabric.launch()
+    strategy: Any = "auto" if devices == 1 else "ddp_spawn"
+    fabric = Fabric(accelerator=runtime.accelerator, strategy=strategy, devices=devices, precision=precision)
+    if devices == 1:
+        fabric.launch()
     return fabric
 
 
@@ -208,15 +241,21 @@ def _step(run: Run, batches: list[Batch], rate: float) -> None:
     """One step of the optimizer, by the mean gradient over the windows of all `batches`."""
     windows = sum(len(batch.windows) for batch in batches)
     place = f"step {run.state.batches // run.settings.accumulate + 1}"
+    # several gradients through one graph, as their norms need, can only be exchanged between processes afterwards
+    exchanged_after = run.state.batches == 0 and run.fabric.world_size > 1
     for number, batch in enumerate(batches, start=1):
-        with run.fabric.no_backward_sync(run.model, enabled=number < len(batches)):
+        with run.fabric.no_backward_sync(run.model, enabled=exchanged_after or number < len(batches)):
             terms = run.terms(run.fabric.to_device(batch), place)
             if run.state.batches == 0:
                 run.state.gradients = _gradient_norms(run, terms)
             if number == 1:
                 run.optimizer.zero_grad()
             run.fabric.backward(terms.total * (len(batch.windows) / windows))
-        run.state.count(terms.values, len(batch.windows))
+        run.state.count(mean_over_ranks(run.fabric, terms.values), len(batch.windows))
+    if exchanged_after:
+        own = _gradients(run.optimizer)
+        for name, mean in mean_over_ranks(run.fabric, own).items():
+            own[name].copy_(mean)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     if run.settings.clip_norm is not None:
@@ -234,10 +273,15 @@ def _gradient_norms(run: Run, terms: Terms) -> Row:
     for name, value in terms.values.items():
         run.optimizer.zero_grad()
         run.fabric.backward(terms.weights[name] * value, retain_graph=True)
-        parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
-        squares = [parameter.grad.float().pow(2).sum() for parameter in parameters if parameter.grad is not None]
+        gradients = mean_over_ranks(run.fabric, _gradients(run.optimizer))
+        squares = [gradient.float().pow(2).sum() for gradient in gradients.values()]
         norms[f"gradient_{name}"] = torch.stack(squares).sum().sqrt().item() / scale
     return norms
+
+
+def _gradients(optimizer: Any) -> dict[str, Tensor]:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {str(i): parameter.grad for i, parameter in enumerate(parameters) if parameter.grad is not None}
 
 
 @torch.no_grad()

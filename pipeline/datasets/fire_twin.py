@@ -295,6 +295,7 @@ def check_liveliness(findings: Sequence[Findings]) -> None:
         if not finding.budget_error <= BUDGET_ERROR:
             share = f"{finding.budget_error:.2g} of the heat is unaccounted for"
             raise UserError(f"{finding.run.name}: {share}; {BUDGET_ERROR:g} is allowed")
+    log.info("at most %.2g of the heat is unaccounted for", max(finding.budget_error for finding in findings))
     problems = [*_cold(findings), *_still(findings), *_against_the_air(findings)]
     if findings[0].run.seconds < JUDGED_SECONDS:
         for problem in problems:
@@ -306,7 +307,7 @@ def check_liveliness(findings: Sequence[Findings]) -> None:
 def _cold(findings: Sequence[Findings]) -> list[str]:
     coldest = min(findings, key=lambda finding: finding.hottest)
     finding = f"the coolest fire, {coldest.run.name}, reaches {coldest.hottest:.3g} K over the ambient temperature"
-    log.info("%s", finding)
+    log.info("%s; the hottest fire %.3g K", finding, max(each.hottest for each in findings))
     return [] if coldest.hottest >= HOTTER else [f"{finding}; at least {HOTTER:g} is needed"]
 
 

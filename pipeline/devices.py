@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -43,6 +44,7 @@ def on_devices(fabric: Fabric, function: Callable[..., Any], model: nn.Module, t
 
 
 def _process(fabric: Fabric, function: Callable[..., Any], model: nn.Module, task: Any) -> Any:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what torch has sent when the stage's process dies, its lock with it
     if fabric.global_rank == 0:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:

@@ -29,7 +29,8 @@ def main(params: Params, student: str, method: str) -> None:
     validation = WindowDataset(store, "validation", features=features, forecasts=forecasts)
     inputs = [paths.STORE, *([paths.FEATURES] if features or forecasts else [])]
     values = [student, method, decisive(settings, student, method), params.seed, loss.weights]
-    code = ["pipeline.training", "pipeline.distillation", "pipeline.layers", "pipeline.students.base"]
+    code = [f"pipeline.{name}" for name in ("training", "checkpoint", "devices", "distillation", "layers")]
+    code += ["pipeline.students.base"]
     code += [f"pipeline.students.{student}", f"pipeline.losses.{method}", "pipeline.losses.spectrum"]
     # kept, because a sweep of beta comes back to a baseline that beta does not touch
     with Work("distill", inputs, values, code, keep=24) as work, replacing(paths.distilled(student, method)) as folder:

@@ -31,7 +31,7 @@ def main(params: Params) -> None:
     torch.manual_seed(params.seed)
     teacher = build(problem=Problem.of(store, settings.residual), **arguments)
     teacher.normaliser.set(statistics.mean, statistics.std)
-    code = ["pipeline.training", "pipeline.distillation", "pipeline.layers"]
+    code = ["pipeline.training", "pipeline.checkpoint", "pipeline.devices", "pipeline.distillation", "pipeline.layers"]
     code += ["pipeline.teachers.base", f"pipeline.teachers.{params.teacher}"]
     with Work("train_teacher", [paths.STORE, paths.EMBEDDINGS], [arguments, settings, params.seed], code) as work:
         history = training.fit(

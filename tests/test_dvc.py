@@ -45,7 +45,7 @@ UNUSED = {
     "fetch": {"datasets.base", "datasets.files.netcdf3"},  # files are opened by `ingest`
     "ingest": {"checksums", "transfer"},  # files are copied by `fetch`
     "train_teacher": {"students.base"},
-    "dump_features": {"checkpoint", "training"},  # for the device
+    "dump_features": {"checkpoint", "devices", "training"},  # for the device
     # a model that forecasts otherwise has another validation loss, which train_teacher and distill write
     "evaluate": {"layers", "students.base", "students.unet", "teachers.base", "teachers.simvp"},
     "report": {"cost", "evaluation", "metrics.base", "windows"},  # types

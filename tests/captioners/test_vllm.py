@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -380,9 +380,12 @@ def stage(log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def engine_of(process: subprocess.Popen[bytes]) -> psutil.Process:
-    children = psutil.Process(process.pid).children(recursive=True)
-    (found,) = [child for child in children if child.cmdline()[:1] == ["VLLM::EngineCore"]]
-    return found
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # such as a helper that has just ended
+            found += [child] if child.cmdline()[:1] == ["VLLM::EngineCore"] else []
+    (engine,) = found
+    return engine
 
 
 def answers() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +86,8 @@ def maps_png(fields: Mapping[str, NDArray[np.float32]], variable: Variable, grid
         axis.set_title(title)
         axis.set_xlabel("longitude, °E" if grid.geographic else _with_units("x", grid.units))
     axes[0].set_ylabel("latitude, °N" if grid.geographic else _with_units("y", grid.units))
-    figure.colorbar(mesh, ax=axes, label=_with_units(variable.long_name, variable.units))
+    label = textwrap.fill(_with_units(variable.long_name, variable.units), 26)  # else it leaves the picture
+    figure.colorbar(mesh, ax=axes, label=label)
     stream = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None}  # it would name a version
     figure.savefig(stream, format="png", metadata=metadata)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline import checkpoint
+from pipeline import checkpoint, paths
 from pipeline.batch import Batch
 from pipeline.checkpoint import Progress
 from pipeline.errors import UserError
@@ -290,7 +290,7 @@ def test_a_loss_that_is_not_finite_is_told_with_windows_and_terms_and_checkpoint
         run(sets, model_of(), broken)
     message = str(error.value)
     assert message.startswith("model, epoch 2, step 2: the loss is not finite: prediction = ")
-    assert f"size = {value:g}; windows {steps[4]}. .work/work/" in message
+    assert f"size = {value:g}; windows {steps[4]}. {paths.WORK / 'work'}/" in message
     assert "model-00001 is kept. Try a training.learning_rate below 0.01, training.clip_norm: 1.0, or look" in message
     assert "The step before" not in message
     assert [path.name for path in Path(".work/work").glob("*/model-*")] == ["model-00001"]

@@ -17,7 +17,9 @@ class RMSE(Metric):
     """
 
     title = "RMSE"
-    label = "root mean squared error in physical units, latitude-weighted on a globe, root after the mean over windows and grid"
+    label = (
+        "root mean squared error in physical units, latitude-weighted on a globe, root after the mean over windows and grid"
+    )
     across_variables = False
 
     def per_window(self, forecast: Tensor, target: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ class RMSE(Metric):
 
     title = "RMSE"
     label = (
-        "root mean squared error in physical units, latitude-weighted on a globe, root after the mean over windows and grid"
+        "root mean squared error in physical units, latitude-weighted on a globe, "
+        "root after the mean over windows and grid"
     )
     across_variables = False
 

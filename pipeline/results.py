@@ -147,6 +147,27 @@ class Results:
         return self._csv("training.csv").fillna({"method": ""})
 
     @cached_property
+    def field(self) -> pd.DataFrame | None:
+        """Rows of field.csv: the metrics that a domain is used to; None where an older evaluation wrote none."""
+        return self._csv_if_any("field.csv")
+
+    @cached_property
+    def extremes(self) -> pd.DataFrame | None:
+        return self._csv_if_any("extremes.csv")
+
+    @cached_property
+    def spectra(self) -> pd.DataFrame | None:
+        return self._csv_if_any("spectra.csv")
+
+    @cached_property
+    def sharpness(self) -> pd.DataFrame | None:
+        return self._csv_if_any("sharpness.csv")
+
+    @cached_property
+    def rollout(self) -> pd.DataFrame | None:
+        return self._csv_if_any("rollout.csv")
+
+    @cached_property
     def examples(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self._json("examples.json")
         return rows
@@ -161,6 +182,9 @@ class Results:
 
     def _csv(self, name: str) -> pd.DataFrame:
         return pd.read_csv(self._existing(name))
+
+    def _csv_if_any(self, name: str) -> pd.DataFrame | None:
+        return self._csv(name) if (self.folder / name).is_file() else None
 
     def _existing(self, name: str) -> Path:
         path = self.folder / name

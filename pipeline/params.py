@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -33,6 +34,9 @@ PARAMS_FILE = Path("params.yaml")
 
 # A record's time stamps: UTC, the clock of a place, or nominal (they order the frames but mean no hour or season).
 TimeStamps = Literal["calendar", "local", "nominal"]
+
+# Which teacher: the paper's, that reads fields and captions, or the same without the text.
+Modality = Literal["multimodal", "vision"]
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -299,6 +303,7 @@ class TrainTeacher(Training):
     sizes: dict[str, dict[str, Any]] = {}  # by teacher's name; each teacher documents its own keys
     fusion_layers: Positive = 2  # N of eq. 5-9
     fusion_heads: Positive = 4
+    checkpoint_activations: bool = False  # blocks run again in the backward pass instead of being remembered
 
 
 class DumpFeatures(Section):
@@ -322,7 +327,6 @@ class MethodOptions(Section):
 class Distill(MethodOptions, Training):
     section: ClassVar[str] = "distill"
     sizes: dict[str, dict[str, Any]] = {}  # by student's name
-    repeats: Positive = 3  # students trained per method, with seeds seed, seed + 1, ...
     train_windows: Positive | None = None  # evenly spaced training windows given to the student; null: all
     target_scale: Literal["raw", "centred", "standardised"] = "centred"
 
@@ -333,6 +337,9 @@ class Evaluate(Section):
     bootstrap_samples: Positive = 1000
     block_windows: Positive = 10  # consecutive test windows resampled together
     example_windows: Positive = 3
+    rollout: NonNegative = 3  # forecasts in a row, each made from the one before; 0: none
+    fss_cells: Positive = 5  # side of the neighbourhood in which the fractions skill score counts extremes
+    vehicle_threshold: PositiveFloat = 10  # traffic: errors where at least so many vehicles were counted
 
 
 class Report(Section):
@@ -343,18 +350,28 @@ class Runtime(Section):
     """Where the work runs. No stage depends on it: it must not change a result's meaning."""
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    devices: Positive = 1  # of this machine that share each training batch
+    devices: Positive = 1  # of each machine, that share each training batch and the windows of a feature dump
+    nodes: Positive = 1  # machines that do so together; each runs the stage, see docs/training.md
     dask_scheduler: str | None = None  # address of a dask.distributed scheduler; null: threads here
     answers: Path = ANSWERS  # what captioners have answered; clones may share it by an absolute path
     loader_workers: NonNegative = 0  # processes that read windows ahead of training and scoring; 0: its own
 
+    @property
+    def node(self) -> int:
+        """This machine's number among `nodes`, by the variables that Fabric and torchrun agree on; 0 if it is alone."""
+        if self.nodes == 1:
+            return 0
+        return int(os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0")))
+
 
 class Params(Section):
-    seed: Seed = 42
+    seed: Seed = 42  # of simulated data, of controls among captioners and of teachers
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (42, 43, 44)  # of the students: one for each
     dataset: str
     captioner: str
     embedder: str
     teacher: str
+    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)] = ("multimodal", "vision")  # teachers trained
     students: Annotated[tuple[str, ...], Field(min_length=1)]
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     beta: Weight = 0.5  # eq. 12
@@ -372,10 +389,10 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Params:
-        for key in ("students", "methods"):
+        for key in ("students", "methods", "modalities", "seeds"):
             names = getattr(self, key)
             if len(set(names)) != len(names):
-                raise ValueError(f"{key} lists a name twice: {', '.join(names)}")
+                raise ValueError(f"{key} lists an entry twice: {', '.join(map(str, names))}")
         return self
 
 

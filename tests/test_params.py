@@ -44,7 +44,7 @@ def test_an_unknown_key_is_named_with_its_siblings() -> None:
         ("fetch", "source, storage, checksums"),
         ("caption", "max_words, max_failed_share"),
         ("distill", "schedule, plateau_epochs"),
-        ("runtime", "accelerator, devices, dask_scheduler"),
+        ("runtime", "accelerator, devices, nodes, dask_scheduler"),
     ],
 )
 def test_an_unknown_nested_key_is_named_with_its_own_siblings(section: str, siblings: str) -> None:
@@ -76,9 +76,9 @@ RANGES: list[tuple[str, Any, str]] = [
     ("lambda", float("inf"), "finite"),
     ("students", [], "at least 1 item"),
     ("students", "unet", "tuple"),
-    ("students", ["unet", "unet"], "lists a name twice"),
+    ("students", ["unet", "unet"], "lists an entry twice"),
     ("methods", [], "at least 1 item"),
-    ("methods", ["s2kd", "baseline", "s2kd"], "lists a name twice"),
+    ("methods", ["s2kd", "baseline", "s2kd"], "lists an entry twice"),
     ("fetch.days", 29, "greater than or equal to 30"),
     ("fetch.spin_up_days", -1, "greater than or equal to 0"),
     ("ingest.variables", [], "at least 1 item"),
@@ -103,7 +103,10 @@ RANGES: list[tuple[str, Any, str]] = [
     ("dump_features.batch_size", 0, "greater than 0"),
     ("dump_features.checked_windows", 0, "greater than 0"),
     ("dump_features.shard_megabytes", 0, "greater than 0"),
-    ("distill.repeats", 0, "greater than 0"),
+    ("seeds", [], "at least 1 item"),
+    ("seeds", [1, 1], "lists an entry twice: 1, 1"),
+    ("seeds", [-1], "greater than or equal to 0"),
+    ("modalities", ["audio"], "'multimodal' or 'vision'"),
     ("distill.train_windows", 0, "greater than 0"),
     ("distill.target_scale", "log", "'raw', 'centred' or 'standardised'"),
     ("evaluate.batch_size", 0, "greater than 0"),
@@ -141,7 +144,7 @@ def test_a_value_out_of_range_is_told_with_its_key_and_what_is_allowed(key: str,
 
 
 def test_the_value_itself_is_in_the_message() -> None:
-    assert "params: distill.repeats = -3 is not allowed" in refusal(distill={"repeats": -3})
+    assert "params: distill.epochs = -3 is not allowed" in refusal(distill={"epochs": -3})
 
 
 def test_a_missing_key_is_named() -> None:

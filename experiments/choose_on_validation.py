@@ -47,7 +47,7 @@ def best_validation(params: Params, method: str, scale: str, lambda_: float, see
     """The lowest validation MSE of one student's training."""
     store, settings, student = Store(paths.STORE), params.distill, params.students[0]
     loss = distillation_loss(method, params.beta, lambda_, settings)
-    features = Features(paths.FEATURES) if loss.uses_features else None
+    features = Features(paths.features(loss.teacher)) if loss.uses_features else None
     statistics = store.description.statistics
     torch.manual_seed(seed)
     problem = Problem.of(store, settings.residual)

@@ -54,9 +54,21 @@ def _buildable(params: Params) -> None:
 
 
 def _taught(params: Params) -> None:
-    """Methods that learn from the teacher's forecasts need them stored."""
+    """Every method needs its teacher; those that learn from forecasts need them stored."""
+    if "multimodal" not in params.modalities:
+        raise UserError(
+            f"params.yaml: modalities = [{', '.join(params.modalities)}] must list 'multimodal', the teacher whose "
+            "lead every method is held against"
+        )
     for method in params.methods:
-        if LOSSES.load(method).uses_forecasts and not params.dump_features.forecasts:
+        kind = LOSSES.load(method)
+        if method != "baseline" and kind.teacher not in params.modalities:
+            given = ", ".join(params.modalities)
+            raise UserError(
+                f"params.yaml: method '{method}' learns from the {kind.teacher} teacher and modalities = [{given}]; "
+                f"it must list '{kind.teacher}'"
+            )
+        if kind.uses_forecasts and not params.dump_features.forecasts:
             raise UserError(
                 f"params.yaml: method '{method}' learns from the teacher's forecasts and dump_features.forecasts is "
                 "false; it must be true"

@@ -1,6 +1,6 @@
 """The token embeddings of the captions: written once by `embed`, read by the teacher's windows.
 
-`data/embed/embeddings.zarr`:
+`data/embed/multimodal/embeddings.zarr`:
 
     tokens (caption, token, feature) float16   zeros where the mask is False
     mask (caption, token) bool                 True where there is a token
@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline import paths
 from pipeline.errors import UserError
 from pipeline.mapped import map_array
+from pipeline.params import Modality
 from pipeline.store import consolidate, create_array, open_group, rows_per_shard, shard_is_written
 
 FORMAT = "s2kd-embeddings/1"
@@ -38,6 +40,7 @@ class Embeddings:
         group = open_group(path)
         if group.attrs.get("format") != FORMAT:
             raise UserError(f"{path} is not a store of format {FORMAT} but {group.attrs.get('format')!r}; embed again")
+        self.origin: dict[str, Any] = dict(group.attrs)  # the captions and the encoder
         self._tokens = map_array("tokens", path, cast("zarr.Array[Any]", group["tokens"]))
         self._mask = np.asarray(cast("zarr.Array[Any]", group["mask"])[:])
         self._captions = np.asarray(cast("zarr.Array[Any]", group["caption_of_window"])[:])
@@ -58,6 +61,13 @@ class Embeddings:
     def mask(self, windows: ArrayLike) -> NDArray[np.bool_]:
         """(B, L) True where there is a token."""
         return self._mask[self._captions[np.asarray(windows)]]
+
+
+def read_by(modality: str) -> Embeddings | None:
+    """What a teacher reads beside the fields, None for the one without text; UserError for an unknown modality."""
+    if modality not in get_args(Modality):
+        raise UserError(f"modality = '{modality}' is not known; known: {', '.join(get_args(Modality))}")
+    return Embeddings(paths.EMBEDDINGS) if modality == "multimodal" else None
 
 
 def distinct(captions: Sequence[str]) -> tuple[list[str], NDArray[np.int32]]:

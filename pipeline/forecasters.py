@@ -20,8 +20,10 @@ from pipeline.students import base as students
 from pipeline.teachers import base as teachers
 
 TEACHER = Run("teacher")
+VISION_TEACHER = Run("vision teacher")  # the same without text
 PERSISTENCE = Run("persistence")
 CLIMATOLOGY = Run("climatology")
+TEACHERS = {"multimodal": TEACHER, "vision": VISION_TEACHER}
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,14 @@ class Forecasters(Mapping[Run, Forecast]):
 
     @classmethod
     def of(cls, params: Params, store: Store) -> Forecasters:
-        """The teacher and every student, method and repeat that `params` names."""
+        """The teachers and every student, method and seed that `params` names."""
         from lightning_fabric import Fabric
 
         torch.use_deterministic_algorithms(True, warn_only=True)
-        folders = {TEACHER: paths.TEACHER}
+        folders = {TEACHERS[modality]: paths.teacher(modality) for modality in params.modalities}
         for student in params.students:
             for method in params.methods:
-                for seed in range(params.seed, params.seed + params.distill.repeats):
+                for seed in params.seeds:
                     folders[Run(student, method, seed)] = paths.distilled(student, method) / f"seed-{seed}"
         device = Fabric(accelerator=params.runtime.accelerator, devices=1).device
         return cls(folders, store.description, device)
@@ -64,7 +66,7 @@ class Forecasters(Mapping[Run, Forecast]):
 
     def model(self, run: Run) -> nn.Module:
         """The trained model of a run, on the device, in eval mode; raises UserError if it is missing."""
-        load: Any = teachers.load if run == TEACHER else students.load
+        load: Any = teachers.load if run in TEACHERS.values() else students.load
         model: nn.Module = load(self.folders[run])
         return model.to(self.device).eval()
 
@@ -80,11 +82,11 @@ class Forecasters(Mapping[Run, Forecast]):
     def _forecast(self, model: Any, run: Run) -> Forecast:
         def teacher(batch: Batch) -> Tensor:
             batch = batch.to(self.device)
-            forecast: Tensor = model(batch.inputs, batch.text).forecast
+            forecast: Tensor = model(batch.inputs, batch.text if run == TEACHER else None).forecast
             return forecast.float().cpu()
 
         def student(batch: Batch) -> Tensor:
             forecast: Tensor = model(batch.inputs.to(self.device)).forecast
             return forecast.float().cpu()
 
-        return teacher if run == TEACHER else student
+        return teacher if run in TEACHERS.values() else student

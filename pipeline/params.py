@@ -342,6 +342,16 @@ class Evaluate(Section):
     vehicle_threshold: PositiveFloat = 10  # traffic: errors where at least so many vehicles were counted
 
 
+class Export(Section):
+    """Which student is delivered: the best by validation among those that fit what is named here."""
+
+    student: str | None = None
+    method: str | None = None
+    seed: Seed | None = None
+    int8: bool = False  # a second model with 8-bit weights and activations, calibrated on training windows
+    licence: str | None = None  # of the weights, for the model card, as huggingface.co names it
+
+
 class Report(Section):
     title: str = "s2kd report"
 
@@ -384,6 +394,7 @@ class Params(Section):
     dump_features: DumpFeatures = DumpFeatures()
     distill: Distill = Distill()
     evaluate: Evaluate = Evaluate()
+    export: Export = Export()
     report: Report = Report()
     runtime: Runtime = Runtime()
 

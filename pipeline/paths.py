@@ -14,14 +14,27 @@ INGEST = DATA / "ingest"
 STORE = INGEST / "store.zarr"
 INGEST_SUMMARY = INGEST / "summary.json"
 CAPTIONS = DATA / "caption" / "captions.parquet"
-EMBEDDINGS = DATA / "embed" / "embeddings.zarr"
-TEACHER = DATA / "train_teacher"
-FEATURES = DATA / "dump_features" / "features.zarr"
+EMBED = DATA / "embed"  # what each teacher reads beside the fields: a folder for each modality
+EMBEDDINGS = EMBED / "multimodal" / "embeddings.zarr"
+NO_TEXT = EMBED / "vision" / "text.json"
+TRAIN_TEACHER = DATA / "train_teacher"
+DUMP_FEATURES = DATA / "dump_features"
 DISTILL = DATA / "distill"
 EVALUATE = DATA / "evaluate"
+EXPORT = DATA / "export"
 REPORT = DATA / "report"
 
 
+def teacher(modality: str) -> Path:
+    """The folder of the teacher that reads captions ("multimodal") or the one that does not ("vision")."""
+    return TRAIN_TEACHER / modality
+
+
+def features(modality: str) -> Path:
+    """What that teacher left for its students."""
+    return DUMP_FEATURES / modality / "features.zarr"
+
+
 def distilled(student: str, method: str) -> Path:
-    """The folder of one student under one method: a `seed-N` folder for each repeat."""
+    """The folder of one student under one method: a `seed-N` folder for each seed."""
     return DISTILL / f"{student}-{method}"

@@ -6,7 +6,8 @@ import torch
 
 from pipeline import paths, training
 from pipeline.distillation import DistilledStudent, StudentObjective, decisive, distillation_loss
-from pipeline.features import Features, Forecasts
+from pipeline.embeddings import read_by
+from pipeline.features import Features, Forecasts, origin
 from pipeline.models import Problem
 from pipeline.params import Params
 from pipeline.stage import run
@@ -17,24 +18,26 @@ from pipeline.work import Work, replacing
 
 
 def main(params: Params, student: str, method: str) -> None:
-    """Trains `distill.repeats` students, with seeds seed, seed + 1, ..."""
+    """Trains a student for each of `seeds`."""
     settings, store = params.distill, Store(paths.STORE)
     loss = distillation_loss(method, params.beta, params.lambda_, settings)
-    features = Features(paths.FEATURES) if loss.uses_features else None
-    forecasts = Forecasts(paths.FEATURES) if loss.uses_forecasts else None
+    left, taught = paths.features(loss.teacher), loss.uses_features or loss.uses_forecasts
+    made_from = origin(store.path, paths.teacher(loss.teacher), read_by(loss.teacher)) if taught else None
+    features = Features(left, made_from) if loss.uses_features else None
+    forecasts = Forecasts(left, made_from) if loss.uses_forecasts else None
     arguments: dict[str, Any] = {"name": student, "sizes": settings.sizes.get(student, {})}
     statistics = store.description.statistics
     objective = StudentObjective(statistics, loss, features, settings.target_scale)
     train = WindowDataset(store, "train", features=features, forecasts=forecasts, limit=settings.train_windows)
     validation = WindowDataset(store, "validation", features=features, forecasts=forecasts)
-    inputs = [paths.STORE, *([paths.FEATURES] if features or forecasts else [])]
-    values = [student, method, decisive(settings, student, method), params.seed, loss.weights]
+    inputs = [paths.STORE, *([left] if taught else [])]
+    values = [student, method, decisive(settings, student, method), loss.weights]
     code = [f"pipeline.{name}" for name in ("training", "checkpoint", "devices", "distillation", "layers")]
-    code += ["pipeline.students.base"]
-    code += [f"pipeline.students.{student}", f"pipeline.losses.{method}", "pipeline.losses.spectrum"]
+    code += ["pipeline.students.base", f"pipeline.students.{student}"]
+    code += [f"pipeline.losses.{name}" for name in (method, "spectrum", "s2kd")]
     # kept, because a sweep of beta comes back to a baseline that beta does not touch
     with Work("distill", inputs, values, code, keep=24) as work, replacing(paths.distilled(student, method)) as folder:
-        for seed in range(params.seed, params.seed + settings.repeats):
+        for seed in params.seeds:
             torch.manual_seed(seed)
             model = DistilledStudent(build(problem=Problem.of(store, settings.residual), **arguments), features, loss)
             model.student.normaliser.set(statistics.mean, statistics.std)

@@ -1,33 +1,37 @@
-"""python -m stages.dump_features: stores Z_fused (eq. 9) of every training and validation window."""
+"""python -m stages.dump_features --modality multimodal
+
+Stores the Z_fused (eq. 9) that one teacher makes of every training and validation window.
+"""
 
 from pipeline import paths
-from pipeline.embeddings import Embeddings
+from pipeline.embeddings import read_by
 from pipeline.feature_dump import dump
+from pipeline.features import origin
 from pipeline.params import Params
 from pipeline.stage import run
 from pipeline.store import Store
 from pipeline.teachers.base import load
 from pipeline.training import start_fabric
 from pipeline.windows import WindowDataset
-from pipeline.work import Work, fingerprint, replacing
+from pipeline.work import Work, replacing
 
 
-def main(params: Params) -> None:
-    """Runs the teacher once over the windows that students learn from."""
-    store, text = Store(paths.STORE), Embeddings(paths.EMBEDDINGS)
-    inputs = [paths.STORE, paths.EMBEDDINGS, paths.TEACHER]
+def main(params: Params, modality: str = "multimodal") -> None:
+    """Runs one teacher once over the windows that students learn from."""
+    store, text, teacher = Store(paths.STORE), read_by(modality), paths.teacher(modality)
+    inputs = [paths.STORE, teacher, *([paths.EMBEDDINGS] if text else [])]
     code = ["pipeline.feature_dump", "pipeline.layers", "pipeline.teachers.base", f"pipeline.teachers.{params.teacher}"]
     with Work("dump_features", inputs, params.dump_features, code) as work:
         dump(
-            load(paths.TEACHER),
+            load(teacher),
             WindowDataset(store, "train", text=text),
             WindowDataset(store, "validation", text=text),
             work.path("features.zarr"),
             params.dump_features,
             start_fabric(params.runtime, "32-true").device,
-            origin={"teacher": params.teacher, "weights": fingerprint([paths.TEACHER / "model.safetensors"])},
+            origin={"teacher": params.teacher, **origin(store.path, teacher, text)},
         )
-        with replacing(paths.FEATURES) as target:
+        with replacing(paths.features(modality)) as target:
             work.path("features.zarr").rename(target)
 
 

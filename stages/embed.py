@@ -1,6 +1,7 @@
 """python -m stages.embed
 
-Turns each distinct caption into token embeddings by the frozen text encoder: data/embed/embeddings.zarr.
+Turns each distinct caption into token embeddings by the frozen text encoder: data/embed/multimodal/. What the teacher
+without text reads lies beside it, nothing, so that new captions leave that teacher alone.
 """
 
 import logging
@@ -13,7 +14,7 @@ from pipeline.embedders import EMBEDDERS
 from pipeline.params import Params
 from pipeline.progress import progress
 from pipeline.stage import run
-from pipeline.work import Work, replacing
+from pipeline.work import Work, fingerprint, replacing, write_json
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ def main(params: Params) -> None:
     cut = int((lengths > limit).sum())
     log.info("%d distinct captions of up to %d tokens; %d cut at %d", len(texts), lengths.max(), cut, limit)
     about = {"embedder": params.embedder, "model": embedder.name, "max_tokens": limit, "captions_cut": cut}
+    about["captions"] = fingerprint([paths.CAPTIONS])
     code = ["pipeline.embeddings", "pipeline.embedders.huggingface", type(embedder).__module__]
     with Work("embed", [paths.CAPTIONS], [about, params.embed], code) as work:
         folder = work.path("embeddings.zarr")
@@ -34,6 +36,7 @@ def main(params: Params) -> None:
             pass
         with replacing(paths.EMBEDDINGS) as temporary:
             shutil.move(folder, temporary)
+    write_json(paths.NO_TEXT, None)
 
 
 if __name__ == "__main__":

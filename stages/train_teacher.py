@@ -1,4 +1,7 @@
-"""python -m stages.train_teacher: trains the multimodal teacher on fields and captions (eq. 3-9 and 13)."""
+"""python -m stages.train_teacher --modality multimodal
+
+Trains the teacher on fields and captions (eq. 3-9 and 13); `vision`: the same without text.
+"""
 
 from typing import Any
 
@@ -6,7 +9,7 @@ import torch
 
 from pipeline import paths, training
 from pipeline.distillation import TeacherObjective
-from pipeline.embeddings import Embeddings
+from pipeline.embeddings import read_by
 from pipeline.models import Problem
 from pipeline.params import Params
 from pipeline.stage import run
@@ -16,15 +19,14 @@ from pipeline.windows import WindowDataset
 from pipeline.work import Work, replacing
 
 
-def main(params: Params) -> None:
-    """Trains the teacher; validation chooses the checkpoint."""
-    settings = params.train_teacher
-    store, text = Store(paths.STORE), Embeddings(paths.EMBEDDINGS)
+def main(params: Params, modality: str = "multimodal") -> None:
+    """Trains one teacher; validation chooses the checkpoint."""
+    settings, store, text = params.train_teacher, Store(paths.STORE), read_by(modality)
     statistics = store.description.statistics
     arguments: dict[str, Any] = {
         "name": params.teacher,
         "sizes": settings.sizes.get(params.teacher, {}),
-        "text_width": text.dimension,
+        "text_width": text.dimension if text else None,
         "layers": settings.fusion_layers,
         "heads": settings.fusion_heads,
     }
@@ -33,7 +35,8 @@ def main(params: Params) -> None:
     teacher.normaliser.set(statistics.mean, statistics.std)
     code = ["pipeline.training", "pipeline.checkpoint", "pipeline.devices", "pipeline.distillation", "pipeline.layers"]
     code += ["pipeline.teachers.base", f"pipeline.teachers.{params.teacher}"]
-    with Work("train_teacher", [paths.STORE, paths.EMBEDDINGS], [arguments, settings, params.seed], code) as work:
+    inputs = [paths.STORE, *([paths.EMBEDDINGS] if text else [])]
+    with Work("train_teacher", inputs, [arguments, settings, params.seed], code) as work:
         history = training.fit(
             teacher,
             TeacherObjective(statistics),
@@ -43,9 +46,9 @@ def main(params: Params) -> None:
             seed=params.seed,
             runtime=params.runtime,
             work=work,
-            name="teacher",
+            name=f"{modality}-teacher",
         )
-        with replacing(paths.TEACHER) as folder:
+        with replacing(paths.teacher(modality)) as folder:
             save_teacher(teacher, folder, **arguments)
             training.write_history(history, folder)
 

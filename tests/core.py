@@ -65,11 +65,12 @@ def write_features(
     grid: tuple[int, int] = (2, 4),
     width: int = 6,
     forecast: tuple[int, ...] | None = None,
+    made_from: dict[str, Any] | None = None,
 ) -> Features:
     """Features of `windows`, with statistics over all of them; forecasts of that shape too, if it is given."""
     values = np.stack([features_of(int(window), grid, width) for window in windows])
     group = zarr.open_group(path, mode="w", zarr_format=3)
-    group.attrs.update({"grid": list(grid)})
+    group.attrs.update({"grid": list(grid), **(made_from or {})})
     create_array(group, "features", values.shape, "float16", ["window", "token", "feature"], 1)[:] = values
     write_array(group, "window", windows, ["window"], {})
     if forecast is not None:
@@ -94,7 +95,8 @@ def training_params(**overrides: Any) -> Params:
     sections: dict[str, Any] = {
         "methods": ["baseline", "fitnet", "s2kd"],
         "train_teacher": training | {"sizes": {"simvp": sizes}, "fusion_heads": 2},
-        "distill": training | {"sizes": {"unet": {"width": 2}}, "repeats": 1, "train_windows": 16},
+        "distill": training | {"sizes": {"unet": {"width": 2}}, "train_windows": 16},
+        "seeds": [42],
         "runtime": {"accelerator": "cpu"},
     }
     for key, value in overrides.items():

@@ -28,6 +28,8 @@ EPOCHS = 5
 TINY: dict[str, Any] = {
     "dataset": "weatherbench",
     "methods": ["baseline", "s2kd"],
+    "modalities": ["multimodal"],
+    "seeds": [42],
     "ingest": {"t_in": 2, "t_out": 2, "step": 1, "stride": 2},
     "caption": {"max_words": 20},
     "embed": {"max_tokens": 24},
@@ -38,7 +40,7 @@ TINY: dict[str, Any] = {
         "sizes": {"simvp": {"spatial_width": 4, "translator_width": 8, "translator_blocks": 2, "mlp_ratio": 1}},
     },
     "dump_features": {"batch_size": 2, "shard_megabytes": 0.004},
-    "distill": {"epochs": EPOCHS, "batch_size": 4, "repeats": 1, "sizes": {"unet": {"width": 4}}},
+    "distill": {"epochs": EPOCHS, "batch_size": 4, "sizes": {"unet": {"width": 4}}},
     "evaluate": {"latency_runs": 2, "bootstrap_samples": 100, "block_windows": 3},
 }
 # Python reads this module in every process that starts: each stage leaves a list of what it imported.

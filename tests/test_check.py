@@ -58,3 +58,11 @@ def test_a_wrong_size_of_a_model_is_told_with_its_keys() -> None:
     message = refusal(train_teacher={"sizes": {"simvp": {"drop_path": 1.5}}})
     assert "train_teacher.sizes.simvp: drop_path = 1.5: Input should be less than 1" in message
     assert "translator_blocks" in message
+
+
+def test_a_method_needs_its_teacher() -> None:
+    message = refusal(methods=["baseline", "fitnet"], modalities=["multimodal"])
+    assert "method 'fitnet' learns from the vision teacher and modalities = [multimodal]" in message
+    assert "modalities = [vision] must list 'multimodal'" in refusal(methods=["baseline"], modalities=["vision"])
+    check(tiny_params(methods=["baseline", "s2kd"], modalities=["multimodal"]))
+    check(tiny_params(methods=["baseline", "fitnet", "s2kd_vision", "s2kd"]))

@@ -15,7 +15,7 @@ from tests.pipeline_copy import Clone, make_clone, write_raw
 
 pytestmark = pytest.mark.slow
 
-STAGES = ["check", "fetch", "ingest", "caption", "embed", "train_teacher", "dump_features"]
+STAGES = ["check", "fetch", "ingest", "caption", "embed", "train_teacher@multimodal", "dump_features@multimodal"]
 STAGES += ["distill@unet-baseline", "distill@unet-s2kd", "evaluate", "report"]
 AFTER_BETA = ["check", "distill@unet-baseline", "distill@unet-s2kd", "evaluate", "report"]
 # What stages import and need not depend on, because it decides no byte of their outputs:
@@ -114,7 +114,7 @@ def test_a_wrong_key_or_value_stops_before_any_work(built: Clone, tmp_path: Path
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
-        ("beta: 0.5", "betta: 0.5", "params.yaml: unknown key 'betta'; allowed beside it: seed, dataset,"),
+        ("beta: 0.5", "betta: 0.5", "params.yaml: unknown key 'betta'; allowed beside it: seed, seeds, dataset,"),
         ("students: [unet]", "students: [foo]", "params.yaml: students = 'foo' is not a known student; known: unet"),
     ],
 )
@@ -213,6 +213,7 @@ def _dependencies(stage: str, params: dict[str, Any]) -> set[str]:
     values |= {"caption.template": [params["caption"]["template"]]}
     values |= {"caption.shuffle": [params["caption"]["shuffle"]]}
     values |= {"item.student": params["students"], "item.method": params["methods"]}
+    values |= {"item.modality": params["modalities"]}
     found = set()
     for dependency in pipeline["stages"][stage].get("deps", []):
         names = re.findall(r"\$\{([^}]+)\}", dependency)

@@ -23,12 +23,12 @@ pytestmark = pytest.mark.slow
 def test_a_teacher_whose_machine_died_goes_on_after_its_last_epoch(built: Clone, tmp_path: Path) -> None:
     clone = _unfinished(built, tmp_path, "train_teacher")
     with _running(clone) as process:
-        _wait_for(process, lambda: _parts(clone, "train_teacher", "teacher-0*"))
+        _wait_for(process, lambda: _parts(clone, "train_teacher", "multimodal-teacher-0*"))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     result = clone.dvc("repro")
-    assert result.stages == ["train_teacher"]
+    assert result.stages == ["train_teacher@multimodal"]
     assert any(f"teacher: resuming after epoch {epoch}\n" in result.output for epoch in range(1, EPOCHS))
     assert clone.files() == built.files()
 
@@ -40,11 +40,11 @@ def test_features_whose_process_was_shot_keep_the_shards_that_were_written(built
         _stage_of(process, "dump_features").kill()
         assert process.wait() == 255, "dvc reports the stage as failed"
     written = len(_parts(clone, "dump_features", "features.zarr/features/c/*/0/0"))
-    shards = len(list((built.root / "data" / "dump_features").glob("features.zarr/features/c/*/0/0")))
+    shards = len(list((built.root / "data" / "dump_features").glob("multimodal/features.zarr/features/c/*/0/0")))
     assert 2 <= written < shards
 
     result = clone.dvc("repro")
-    assert result.stages == ["dump_features"]
+    assert result.stages == ["dump_features@multimodal"]
     assert f"resuming with {written} of {shards} shards done" in result.output
     assert clone.files() == built.files()
 

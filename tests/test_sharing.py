@@ -64,7 +64,7 @@ def test_a_clone_elsewhere_pulls_and_has_nothing_to_run(pushed: Clone, tmp_path:
 def test_an_object_with_other_bytes_of_the_same_size_is_refused(
     pushed: Clone, address: tuple[str, Path], tmp_path: Path
 ) -> None:
-    md5 = pushed.run("md5sum", "data/train_teacher/model.safetensors").output[:32]
+    md5 = pushed.run("md5sum", "data/train_teacher/multimodal/model.safetensors").output[:32]
     (stored,) = address[1].rglob(f"{md5[:2]}/{md5[2:]}")
     whole = stored.read_bytes()
     stored.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -73,7 +73,7 @@ def test_an_object_with_other_bytes_of_the_same_size_is_refused(
         refused = clone.dvc("pull", code=None)
         assert refused.code != 0
         assert "failed to pull data from the cloud" in refused.output
-        assert not (clone.root / "data/train_teacher/model.safetensors").exists()
+        assert not (clone.root / "data/train_teacher/multimodal/model.safetensors").exists()
 
         stored.write_bytes(whole)
         clone.dvc("pull")

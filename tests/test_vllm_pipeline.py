@@ -93,7 +93,8 @@ def answers(clone: Clone) -> int:
 
 def test_every_stage_runs_and_every_window_is_captioned_once(built: Captioned) -> None:
     students = ["distill@unet-baseline", "distill@unet-s2kd"]
-    stages = ["check", "fetch", "ingest", "caption", "embed", "train_teacher", "dump_features", *students]
+    stages = ["check", "fetch", "ingest", "caption", "embed"]
+    stages += ["train_teacher@multimodal", "dump_features@multimodal", *students]
     assert built.printed.stages == [*stages, "evaluate", "report"]
     windows = len(built.store.windows)
     assert f"{SPOKE} {windows} captions" in built.printed.output
@@ -106,7 +107,7 @@ def test_every_stage_runs_and_every_window_is_captioned_once(built: Captioned) -
 
 def test_the_teacher_is_trained_on_them_and_the_evaluation_names_their_origin(built: Captioned) -> None:
     data = built.clone.root / "data"
-    assert (data / "train_teacher" / "model.safetensors").stat().st_size > 0
+    assert (data / "train_teacher" / "multimodal" / "model.safetensors").stat().st_size > 0
     quality = json.loads((data / "evaluate" / "captions.json").read_text())
     assert quality["captioner"] == "vllm"
     scores = json.loads((data / "evaluate" / "metrics.json").read_text())

@@ -28,11 +28,12 @@ TEXT_WIDTH = 6
 
 
 def trained_params(**overrides: Any) -> Params:
-    """Three methods, two repeats, small numbers everywhere."""
+    """Three methods, two seeds, small numbers everywhere."""
     sections: dict[str, Any] = {
         "methods": ["baseline", "fitnet", "s2kd"],
         "train_teacher": {"sizes": {"simvp": TEACHER_SIZES}, "fusion_heads": 2},
-        "distill": {"sizes": {"unet": STUDENT_SIZES}, "repeats": 2},
+        "seeds": [42, 43],
+        "distill": {"sizes": {"unet": STUDENT_SIZES}},
         "evaluate": {"batch_size": 4, "latency_runs": 2, "bootstrap_samples": 100, "block_windows": 3},
     }
     for key, value in overrides.items():
@@ -49,14 +50,17 @@ def make_trained(params: Params, caption: str = "Window {window}: a ridge moves 
     text = embeddings.Embeddings(paths.EMBEDDINGS)
     batch = next(iter(loader(WindowDataset(ready, "train", text=text), 8)))
     sizes: dict[str, Any] = {"name": "simvp", "sizes": TEACHER_SIZES}
-    arguments = sizes | {"text_width": TEXT_WIDTH, "layers": 1, "heads": 2}
-    teacher = _seeded(0, lambda: teachers.build(problem=Problem.of(ready), **arguments))
-    teacher.normaliser.set(statistics.mean, statistics.std)
-    history = _train(teacher, lambda: teacher(batch.inputs, batch.text).forecast, ready, batch, steps=30)
-    teachers.save_teacher(teacher, paths.TEACHER, **arguments)
-    write_json(paths.TEACHER / "history.json", history)
+    for modality in params.modalities:
+        read = batch.text if modality == "multimodal" else None
+        arguments = sizes | {"text_width": TEXT_WIDTH if read else None, "layers": 1, "heads": 2}
+        teacher = _seeded(0, lambda arguments=arguments: teachers.build(problem=Problem.of(ready), **arguments))
+        teacher.normaliser.set(statistics.mean, statistics.std)
+        forecast = _forecaster(teacher, batch, read)
+        history = _train(teacher, forecast, ready, batch, steps=30)
+        teachers.save_teacher(teacher, paths.teacher(modality), **arguments)
+        write_json(paths.teacher(modality) / "history.json", history)
     for number, method in enumerate(params.methods):
-        for seed in range(params.seed, params.seed + params.distill.repeats):
+        for seed in params.seeds:
             _write_student(ready, batch, method, seed, steps=4 + 8 * number)
     return ready
 
@@ -88,6 +92,10 @@ def _train(model: Any, forecast: Any, store: Store, batch: Batch, steps: int) ->
         history.append({"epoch": float(step + 1), "learning_rate": 1e-2} | values)
     model.eval()
     return history
+
+
+def _forecaster(teacher: Any, batch: Batch, read: Any) -> Any:
+    return lambda: teacher(batch.inputs, read).forecast
 
 
 def _seeded(seed: int, make: Any) -> Any:

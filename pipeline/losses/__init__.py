@@ -11,6 +11,7 @@ LOSSES = Registry(
         "reviewkd": "pipeline.losses.reviewkd:ReviewKD",
         "sdkd": "pipeline.losses.sdkd:SDKD",
         "s2kd": "pipeline.losses.s2kd:S2KD",
+        "s2kd_vision": "pipeline.losses.s2kd_vision:S2KDVision",
         "semantic": "pipeline.losses.semantic:Semantic",
         "spectral": "pipeline.losses.spectral:Spectral",
     },

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 class DistillationLoss(ABC):
     """lambda * L_distill of eq. 14, as named terms, so that each can be weighted, logged and tested alone.
 
-    A method learns from the teacher's features, by `terms`; from its forecasts, by `forecast_terms`; or from both.
+    Which teacher it is, the one that reads captions or the one without, is part of the method. A method learns from
+    the teacher's features, by `terms`; from its forecasts, by `forecast_terms`; or from both.
     """
 
+    teacher: ClassVar[str] = "multimodal"  # or "vision": the same without text
     uses_features: ClassVar[bool] = True  # Z_fused, against the student's projected latent
     uses_forecasts: ClassVar[bool] = False  # which dump_features stores when asked to
     options: ClassVar[tuple[str, ...]] = ()  # keys of params.yaml's `distill` that the constructor takes besides

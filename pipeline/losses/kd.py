@@ -20,6 +20,7 @@ from pipeline.losses.base import DistillationLoss
 
 
 class KD(DistillationLoss):
+    teacher = "vision"
     uses_features = False
     uses_forecasts = True
     options = ("teacher_bounded", "bound_margin")

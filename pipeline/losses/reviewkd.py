@@ -21,6 +21,8 @@ POOLS = (4, 2, 1)  # rows and columns of each coarser view
 
 
 class ReviewKD(DistillationLoss):
+    teacher = "vision"
+
     @property
     def weights(self) -> dict[str, float]:
         return {"review": self.lambda_}

@@ -16,6 +16,7 @@ from pipeline.losses.spectrum import band_errors
 
 
 class SDKD(DistillationLoss):
+    teacher = "vision"
     options = ("frequency_cutoff", "low_band_weight")
 
     def __init__(

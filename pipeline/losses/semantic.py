@@ -1,7 +1,7 @@
 """The semantic alignment of S2-KD alone, eq. 10: the row of its Table 4 without the spectral term.
 
-The term is FitNet's hint loss on Z_fused. The two methods differ in what they are compared for: this one takes a part
-of S2-KD away; FitNet stands for what can be had without S2-KD.
+The term is FitNet's hint loss on the Z_fused of the multimodal teacher; FitNet's own teacher has no text. What the two
+differ by is therefore the text's.
 """
 
 from __future__ import annotations

@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from pipeline import paths
+from pipeline.embeddings import read_by
 from pipeline.errors import UserError
+from pipeline.features import origin
 from pipeline.store import Store
 from pipeline.students import base as students
 from pipeline.windows import WindowDataset
 from stages import distill
 from tests.core import make_text_and_store, training_params, write_features
+
+MODALITIES = ("multimodal", "vision")
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +30,11 @@ def _a_record_and_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     make_text_and_store()
     windows = Store(paths.STORE).windows
     numbers = np.concatenate([windows.of("train"), windows.of("validation")])
-    write_features(paths.FEATURES, numbers, forecast=(2, 2, 8, 16))
+    for modality in MODALITIES:  # what both left is the same, so that methods can be held against each other
+        paths.teacher(modality).mkdir(parents=True)
+        (paths.teacher(modality) / "model.safetensors").write_text(f"weights of the {modality} teacher")
+        made_from = origin(paths.STORE, paths.teacher(modality), read_by(modality))
+        write_features(paths.features(modality), numbers, forecast=(2, 2, 8, 16), made_from=made_from)
 
 
 def weights(method: str, **overrides: Any) -> bytes:
@@ -78,8 +87,8 @@ def test_the_targets_scale_matters() -> None:
     assert weights("s2kd", distill={"target_scale": "raw"}) != weights("s2kd")
 
 
-def test_every_repeat_has_its_own_seed_and_folder() -> None:
-    params = training_params(seed=7, distill={"repeats": 2})
+def test_every_seed_has_its_own_folder_and_is_trained_once() -> None:
+    params = training_params(seeds=[7, 8])
     distill.main(params, "unet", "s2kd")
     folder = paths.distilled("unet", "s2kd")
     assert sorted(path.name for path in folder.iterdir()) == ["seed-7", "seed-8"]
@@ -87,7 +96,7 @@ def test_every_repeat_has_its_own_seed_and_folder() -> None:
     assert files == {"model.safetensors", "config.json", "history.json", "live"}
     first, second = ((folder / name / "model.safetensors").read_bytes() for name in ("seed-7", "seed-8"))
     assert first != second
-    distill.main(training_params(seed=8), "unet", "s2kd")
+    distill.main(training_params(seeds=[8]), "unet", "s2kd")
     assert (folder / "seed-8" / "model.safetensors").read_bytes() == second
     assert sorted(path.name for path in folder.iterdir()) == ["seed-8"]
 
@@ -106,7 +115,7 @@ def test_each_term_and_its_gradient_is_in_the_history() -> None:
 
 def test_the_student_left_forecasts_in_physical_units_without_teacher_or_projection() -> None:
     distill.main(training_params(), "unet", "s2kd")
-    paths.FEATURES.rename("elsewhere")
+    paths.DUMP_FEATURES.rename("elsewhere")
     student = students.load(paths.distilled("unet", "s2kd") / "seed-42")
     batch = WindowDataset(Store(paths.STORE), "test")[0]
     with torch.no_grad():
@@ -117,7 +126,7 @@ def test_the_student_left_forecasts_in_physical_units_without_teacher_or_project
 
 
 def test_the_baseline_needs_no_features_and_other_methods_say_what_makes_them() -> None:
-    paths.FEATURES.rename("elsewhere")
+    paths.DUMP_FEATURES.rename("elsewhere")
     distill.main(training_params(), "unet", "baseline")
     with pytest.raises(UserError, match=r"features\.zarr is missing; `dvc repro` makes it"):
         distill.main(training_params(), "unet", "fitnet")
@@ -130,3 +139,32 @@ def test_coming_back_to_a_setting_takes_up_what_was_trained(caplog: pytest.LogCa
     caplog.clear()
     assert weights("s2kd", beta=0.1) == first
     assert "resuming after epoch 2" in caplog.text
+
+
+def test_fitnet_learns_from_the_vision_teacher_and_s2kd_from_the_multimodal_one() -> None:
+    paths.features("vision").rename("elsewhere")
+    assert weights("s2kd") != weights("baseline")
+    for method in ("fitnet", "s2kd_vision", "sdkd", "reviewkd", "kd"):
+        with pytest.raises(UserError, match=r"dump_features/vision/features\.zarr is missing"):
+            weights(method)
+
+
+def test_the_control_is_s2kd_from_the_other_teacher() -> None:
+    assert weights("s2kd_vision") == weights("s2kd")
+
+
+@pytest.mark.parametrize("method", ["s2kd", "kd"])
+@pytest.mark.parametrize("what", ["weights", "captions", "preprocessing"])
+def test_features_made_from_something_else_are_refused(method: str, what: str) -> None:
+    if what == "weights":
+        for modality in MODALITIES:
+            (paths.teacher(modality) / "model.safetensors").write_text("other weights")
+    elif what == "captions":
+        method = "s2kd"  # kd's teacher reads none
+        zarr.open_group(paths.EMBEDDINGS, mode="r+", use_consolidated=False).attrs["captions"] = "others"
+    else:
+        group: Any = zarr.open_group(paths.STORE, mode="r+", use_consolidated=False)
+        group["window_start"][:] = group["window_start"][:][::-1]
+    with pytest.raises(UserError, match=rf"features\.zarr was made from other {what} .* run dump_features again"):
+        weights(method)
+    assert not paths.distilled("unet", method).exists()

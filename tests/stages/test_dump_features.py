@@ -25,31 +25,31 @@ def _a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_teacher_it_says_what_makes_one() -> None:
-    with pytest.raises(UserError, match="train_teacher holds no model"):
+    with pytest.raises(UserError, match="train_teacher/multimodal holds no model"):
         dump_features.main(training_params())
-    assert not paths.FEATURES.exists()
+    assert not paths.features("multimodal").exists()
 
 
 def test_it_covers_training_and_validation_and_no_test_window() -> None:
     train_teacher.main(training_params())
     dump_features.main(training_params(dump_features={"dtype": "float32"}))
-    features, windows = Features(paths.FEATURES), Store(paths.STORE).windows
+    features, windows = Features(paths.features("multimodal")), Store(paths.STORE).windows
     features.of(np.concatenate([windows.of("train"), windows.of("validation")]))
     for window in windows.of("test"):
         with pytest.raises(UserError, match=f"window {window} has no teacher features"):
             features.of(np.array([window]))
     assert features.values.dtype == np.float32
-    attributes = zarr.open_group(paths.FEATURES, mode="r").attrs
+    attributes = zarr.open_group(paths.features("multimodal"), mode="r").attrs
     assert attributes["teacher"] == "simvp"
-    assert attributes["weights"] == fingerprint([paths.TEACHER / "model.safetensors"])
+    assert attributes["weights"] == fingerprint([paths.teacher("multimodal") / "model.safetensors"])
 
 
 def test_students_learn_from_the_forecasts_that_it_stores() -> None:
-    train_teacher.main(training_params())
-    dump_features.main(training_params())
+    train_teacher.main(training_params(), "vision")
+    dump_features.main(training_params(), "vision")
     with pytest.raises(UserError, match=r"holds no forecasts .* dump_features\.forecasts = true"):
         distill.main(training_params(), "unet", "kd")
-    dump_features.main(training_params(dump_features={"forecasts": True}))
+    dump_features.main(training_params(dump_features={"forecasts": True}), "vision")
     distill.main(training_params(), "unet", "kd")
     history = json.loads((paths.distilled("unet", "kd") / "seed-42" / "history.json").read_text())
     assert all(row["train_output"] > 0 and row["validation_output"] > 0 for row in history)

@@ -75,3 +75,11 @@ def test_missing_captions_are_a_users_error() -> None:
     paths.CAPTIONS.unlink()
     with pytest.raises(UserError, match=r"captions\.parquet is missing"):
         embed.main(tiny_params())
+
+
+def test_what_the_teacher_without_text_depends_on_never_changes() -> None:
+    embed.main(tiny_params())
+    first, rest = paths.NO_TEXT.read_bytes(), content()
+    embed.main(tiny_params(embed={"max_tokens": 4}))
+    assert content() != rest
+    assert paths.NO_TEXT.read_bytes() == first

@@ -44,7 +44,7 @@ def test_every_forecaster_is_scored_on_every_test_window_and_on_no_other(evaluat
     table = pd.read_parquet(evaluated / paths.EVALUATE / "scores.parquet")
     expected = Store(evaluated / paths.STORE).windows.of("test").tolist()
     runs = table.groupby(["model", "method", "seed"], dropna=False, observed=True)
-    assert len(runs) == 3 + 3 * 2
+    assert len(runs) == 4 + 3 * 2
     for _, rows in runs:
         assert sorted(rows.window.unique()) == expected
 
@@ -69,7 +69,7 @@ def test_a_students_mse_is_that_of_its_forecasts(evaluated: Path) -> None:
 
 def test_metrics_are_nested_by_student_and_method(evaluated: Path) -> None:
     tree = json.loads((evaluated / paths.EVALUATE / "metrics.json").read_text())
-    assert list(tree) == ["persistence", "climatology", "teacher", "unet"]
+    assert list(tree) == ["persistence", "climatology", "teacher", "vision teacher", "unet"]
     assert list(tree["unet"]) == ["baseline", "fitnet", "s2kd"]
     assert {"mse", "mse_sd", "mae", "ssim"} <= set(tree["unet"]["s2kd"])
 
@@ -77,7 +77,7 @@ def test_metrics_are_nested_by_student_and_method(evaluated: Path) -> None:
 def test_plot_data_has_a_row_for_each_lead_time_variable_and_model(evaluated: Path) -> None:
     rmse = results_of(evaluated).rmse
     assert list(rmse.columns[:4]) == ["lead_hours", "model", "variable", "rmse"]
-    assert len(rmse) == 2 * 2 * 6
+    assert len(rmse) == 2 * 2 * 7
     assert sorted(rmse["lead_hours"].unique()) == [6, 12]
 
 
@@ -94,9 +94,9 @@ def test_dvcs_plot_templates_name_columns_that_are_there(
     assert columns <= set(pd.read_csv(evaluated / paths.EVALUATE / data).columns)
 
 
-def test_curves_hold_the_epochs_of_the_teacher_and_of_every_repeat(evaluated: Path) -> None:
+def test_curves_hold_the_epochs_of_the_teachers_and_of_every_seed(evaluated: Path) -> None:
     training = results_of(evaluated).training
-    assert training["run"].nunique() == 1 + 3 * 2
+    assert training["run"].nunique() == 2 + 3 * 2
     assert training[training["method"] == "baseline"]["train_semantic"].isna().all()
     assert training[training["method"] == "s2kd"]["train_semantic"].notna().all()
 
@@ -115,7 +115,7 @@ def test_examples_carry_the_fields_and_the_captions_of_their_windows(evaluated: 
 def test_costs_are_those_of_the_models(evaluated: Path) -> None:
     costs = results_of(evaluated).costs
     student = students.load(evaluated / paths.distilled("unet", "s2kd") / "seed-42")
-    assert set(costs) == {"teacher", "unet"}
+    assert set(costs) == {"teacher", "vision teacher", "unet"}
     assert costs["unet"].parameters == sum(parameter.numel() for parameter in student.parameters())
     assert costs["unet"].multiply_accumulates > costs["unet"].parameters
     assert costs["unet"].latency_ms > 0
@@ -135,4 +135,4 @@ def test_a_second_run_gives_the_same_bytes_but_for_the_latency(evaluated: Path, 
 def test_a_missing_student_is_named(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(evaluated)
     with pytest.raises(UserError, match="unet-baseline/seed-44"):
-        evaluate.main(trained_params(distill={"repeats": 3}))
+        evaluate.main(trained_params(seeds=[42, 43, 44]))

@@ -31,13 +31,14 @@ def _a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run_all(params: Params) -> dict[str, bytes]:
     """All that the three stages leave."""
-    train_teacher.main(params)
-    dump_features.main(params)
+    for modality in params.modalities:
+        train_teacher.main(params, modality)
+        dump_features.main(params, modality)
     for method in params.methods:
         distill.main(params, "unet", method)
     return {
         f"{folder}/{name}": data
-        for folder in (paths.TEACHER, paths.FEATURES, paths.DISTILL)
+        for folder in (paths.TRAIN_TEACHER, paths.DUMP_FEATURES, paths.DISTILL)
         for name, data in content(folder).items()
     }
 
@@ -45,14 +46,14 @@ def run_all(params: Params) -> dict[str, bytes]:
 def test_the_teacher_that_is_left_is_the_best_of_validation() -> None:
     params = training_params(train_teacher={"epochs": 3})
     train_teacher.main(params)
-    history = json.loads((paths.TEACHER / "history.json").read_text())
+    history = json.loads((paths.teacher("multimodal") / "history.json").read_text())
     assert len(history) == 3
     store = Store(paths.STORE)
     validation = WindowDataset(store, "validation", text=Embeddings(paths.EMBEDDINGS))
     batch = validation.__getitems__(list(range(len(validation))))
     assert batch.text is not None
     with torch.no_grad():
-        forecast = teachers.load(paths.TEACHER)(batch.inputs, batch.text).forecast
+        forecast = teachers.load(paths.teacher("multimodal"))(batch.inputs, batch.text).forecast
     std = torch.as_tensor(store.description.statistics.std)[:, None, None]
     loss = ((forecast - batch.targets) / std).square().mean().item()
     assert loss == pytest.approx(min(row["validation_prediction"] for row in history), rel=1e-4)
@@ -60,9 +61,9 @@ def test_the_teacher_that_is_left_is_the_best_of_validation() -> None:
 
 def test_the_folder_holds_weights_configuration_and_history() -> None:
     train_teacher.main(training_params(train_teacher={"residual": True}))
-    names = {path.name for path in paths.TEACHER.iterdir()}
+    names = {path.name for path in paths.teacher("multimodal").iterdir()}
     assert names == {"model.safetensors", "config.json", "history.json", "live"}
-    config = json.loads((paths.TEACHER / "config.json").read_text())
+    config = json.loads((paths.teacher("multimodal") / "config.json").read_text())
     assert (config["name"], config["text_width"], config["problem"]["residual"]) == ("simvp", 6, True)
     assert not list(paths.WORK.glob("train_teacher/*/"))
 
@@ -91,7 +92,7 @@ def test_other_test_frames_and_captions_give_the_same_bytes_everywhere() -> None
     text: Any = zarr.open_group(paths.EMBEDDINGS, mode="r+", use_consolidated=False)
     text["tokens"][int(windows.of("test")[0]) :] = 3
     assert (WindowDataset(Store(paths.STORE), "test")[0].inputs == 1e5).all()  # the reader sees them
-    for folder in (paths.TEACHER, paths.FEATURES, paths.DISTILL):
+    for folder in (paths.TRAIN_TEACHER, paths.DUMP_FEATURES, paths.DISTILL):
         shutil.rmtree(folder)
     shutil.rmtree(paths.WORK)
     assert run_all(params) == first
@@ -109,11 +110,23 @@ def test_the_features_are_the_teachers_own() -> None:
     params = training_params()
     train_teacher.main(params)
     dump_features.main(params)
-    features, store = Features(paths.FEATURES), Store(paths.STORE)
+    features, store = Features(paths.features("multimodal")), Store(paths.STORE)
     dataset = WindowDataset(store, "validation", text=Embeddings(paths.EMBEDDINGS))
     batch = dataset.__getitems__([0, 2])
     assert batch.text is not None
     with torch.no_grad():
-        fused = teachers.load(paths.TEACHER)(batch.inputs, batch.text).fused.numpy()
+        fused = teachers.load(paths.teacher("multimodal"))(batch.inputs, batch.text).fused.numpy()
     np.testing.assert_allclose(features.of(batch.windows.numpy()).astype(np.float32), fused, rtol=1e-3, atol=1e-3)
     assert not list(paths.WORK.glob("dump_features/*/"))
+
+
+def test_the_vision_teacher_is_the_same_without_text_and_never_opens_the_captions() -> None:
+    shutil.rmtree(paths.EMBED)
+    params = training_params()
+    train_teacher.main(params, "vision")
+    dump_features.main(params, "vision")
+    config = json.loads((paths.teacher("vision") / "config.json").read_text())
+    assert config["text_width"] is None
+    features = Features(paths.features("vision"))
+    assert features.of(Store(paths.STORE).windows.of("train")).std() > 0
+    assert not paths.teacher("multimodal").exists()

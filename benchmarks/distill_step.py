@@ -34,14 +34,14 @@ from pipeline.feature_dump import dump
 from pipeline.features import Features
 from pipeline.ingest import STORE, ingest
 from pipeline.models import Problem, parameter_count
-from pipeline.params import Ingest, Params
+from pipeline.params import Ingest, Params, Runtime
 from pipeline.store import Store
 from pipeline.students import base as students
 from pipeline.teachers import base as teachers
 from pipeline.windows import WindowDataset
 
 TEXT_WIDTH, TOKENS = 384, 120  # as MiniLM embeds the narrator's captions
-CPU = torch.device("cpu")
+CPU = Runtime(accelerator="cpu")
 
 
 def settings_with(path: Path | None) -> Params:

@@ -1,65 +1,110 @@
-"""Training on several devices of one machine: a process for each, started by the stage's own.
+"""Work on several devices of one machine, or of several: a process for each, started by the stage's own.
 
-The stage's process keeps the lock of its work and writes what comes out. A batch is that of one device, cut in equal
-shares, so that the number of devices changes results by rounding alone - but for batch norm, which sees its share.
+The stage's process keeps the lock of its work and writes what comes out; of several machines ("nodes", each of which
+runs the stage) the first one's does. A batch is that of one device, cut in equal shares, so that the number of devices
+changes results by rounding alone - but for batch norm, which sees its share.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from lightning_fabric.plugins.environments import LightningEnvironment
+from torch import Tensor
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from pipeline.errors import UserError
-from pipeline.params import Training
+from pipeline.params import Runtime, Training
 from pipeline.windows import WindowDataset, WindowLoader, loader
+from pipeline.work import replacing
+
+log = logging.getLogger(__name__)
+
+HOW = "docs/training.md tells how several machines are started"
 
 
-def on_devices(fabric: Fabric, function: Callable[..., Any], model: nn.Module, task: Any) -> Any:
-    """`function(fabric, model, task)` in a process for each device; what it returns in the first.
+def on_devices(runtime: Runtime, precision: Any, folder: Path, function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(fabric, *arguments)` in a process for each device, or here if there is one; what the first returns.
 
-    A UserError in any of them ends all, and is raised here.
+    `folder`: all machines see it; it takes the message of a UserError, which ends all processes and is raised here.
     """
-    work = copy.copy(task.work)
-    work._lock = None  # stays with this process
-    told = work.path("error.txt")
-    told.unlink(missing_ok=True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if runtime.devices * runtime.nodes == 1:
+        fabric = Fabric(accelerator=runtime.accelerator, devices=1, precision=precision)
+        fabric.launch()
+        return function(fabric, *arguments)
+    _check_nodes(runtime)
+    told = [folder / f"error-{node}.txt" for node in range(runtime.nodes)]  # each node reads and removes its own
+    own = told[runtime.node]
+    own.unlink(missing_ok=True)
     try:
         process: Any = _process
-        return fabric.launch(process, function, model, task._replace(work=work))
+        return _several(runtime, precision).launch(process, told, function, *arguments)
     except (ProcessExitedException, ProcessRaisedException):
-        if not told.exists():
+        if not own.exists():
             raise
-        raise UserError(told.read_text()) from None
+        raise UserError(own.read_text()) from None
     finally:
-        told.unlink(missing_ok=True)
+        own.unlink(missing_ok=True)
 
 
-def _process(fabric: Fabric, function: Callable[..., Any], model: nn.Module, task: Any) -> Any:
+def _several(runtime: Runtime, precision: Any) -> Fabric:
+    """Fabric whose processes are yet to be started: always here, whatever scheduler this process runs under."""
+    return Fabric(
+        accelerator=runtime.accelerator,
+        strategy="ddp_spawn",
+        devices=runtime.devices,
+        num_nodes=runtime.nodes,
+        precision=precision,
+        plugins=[LightningEnvironment()],
+    )
+
+
+def _check_nodes(runtime: Runtime) -> None:
+    """Raises UserError if the environment does not tell the nodes how to find each other."""
+    if runtime.nodes == 1:
+        return
+    asked = f"runtime.nodes = {runtime.nodes}"
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    missing += [] if {"NODE_RANK", "GROUP_RANK"} & set(os.environ) else ["NODE_RANK"]
+    if missing:
+        raise UserError(f"{asked} and the environment lacks {', '.join(missing)}; {HOW}")
+    if runtime.node >= runtime.nodes:
+        raise UserError(f"{asked} and NODE_RANK = {runtime.node}; it must be below it: 0 on the first machine, then 1")
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise UserError(f"the stage starts a process for each device itself: torchrun --nproc-per-node=1; {HOW}")
+    if runtime.node > 0:
+        log.info("node %d of %d: at work; the first one reports and writes", runtime.node, runtime.nodes)
+
+
+def _process(fabric: Fabric, told: list[Path], function: Callable[..., Any], *arguments: Any) -> Any:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # what torch has sent when the stage's process dies, its lock with it
     if fabric.global_rank == 0:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        return function(fabric, model, task)
+        return function(fabric, *arguments)
     except UserError as error:
-        with task.work.part("error.txt") as path:
-            path.write_text(str(error))
+        for path in told:
+            with replacing(path) as temporary:
+                temporary.write_text(str(error))
         raise SystemExit(1) from None
 
 
-def share_of_batch(settings: Training, ranks: int) -> int:
+def share_of_batch(settings: Training, runtime: Runtime) -> int:
     """Windows of a batch for each process; raises UserError if they do not get equally many."""
+    ranks = runtime.devices * runtime.nodes
     if settings.batch_size % ranks:
         key = f"{settings.section}.batch_size = {settings.batch_size}"
-        raise UserError(f"{key} cannot be shared by runtime.devices = {ranks}; a multiple of it can")
+        nodes = f" * runtime.nodes = {runtime.devices} * {runtime.nodes}" if runtime.nodes > 1 else f" = {ranks}"
+        raise UserError(f"{key} cannot be shared by runtime.devices{nodes}; a multiple of it can")
     return settings.batch_size // ranks
 
 
@@ -68,7 +113,7 @@ def share_of_windows(windows: WindowDataset, batch_size: int, rank: int, ranks: 
     if ranks == 1:
         return loader(windows, batch_size, workers)
     if len(windows) < ranks:
-        raise UserError(f"{len(windows)} windows cannot be shared by runtime.devices = {ranks}")
+        raise UserError(f"{len(windows)} windows cannot be shared by {ranks} devices; lower runtime.devices")
     own, size = range(rank, len(windows), ranks), batch_size // ranks
     batches: Any = [list(own[start : start + size]) for start in range(0, len(own), size)]
     whole = loader(windows, batch_size, workers)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.params import Training
+from pipeline.params import Training, TrainTeacher
 
 
 def all_finite(values: Mapping[str, Tensor]) -> bool:
@@ -68,4 +68,6 @@ def _out_of_memory(place: str, settings: Training, error: Exception) -> UserErro
     ways = f"; or choose smaller {section}.sizes"
     if settings.precision == "32-true":
         ways += f", or {section}.precision: bf16-mixed"
+    if isinstance(settings, TrainTeacher) and not settings.checkpoint_activations:
+        ways += f", or {section}.checkpoint_activations: true"
     return UserError(f"{place}: out of memory ({words}). {batch}{ways}. Checkpoints are kept")

@@ -1,12 +1,65 @@
-"""Blocks that models share: convolutions that know a globe, padding to a multiple, SimVP's first frame encoder."""
+"""Blocks that models share: convolutions that know a globe, padding to a multiple, SimVP's first frame encoder.
+
+And what any block can become: one that is computed again in the backward pass, for want of memory.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+
+class Recomputable(nn.Module, ABC):
+    """A block that may forget what it computes and compute it again when its gradient is asked for.
+
+    Of a forward pass it then keeps its input alone. The second computation draws the same random numbers and leaves
+    running statistics alone, so losses, gradients and states are what they are without it. Source: Chen et al. 2016,
+    "Training Deep Nets with Sublinear Memory Cost".
+    """
+
+    recomputed = False
+
+    @abstractmethod
+    def compute(self, images: Tensor) -> Tensor:
+        """What a module's `forward` is otherwise."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not (self.recomputed and torch.is_grad_enabled()):
+            return self.compute(images)
+        output: Tensor = checkpoint(self.compute, images, use_reentrant=False, context_fn=self._contexts)
+        return output
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _buffers_kept(self)
+
+
+def recompute_blocks(model: nn.Module) -> int:
+    """Has every `Recomputable` in the model computed again in the backward pass; returns how many there are."""
+    blocks = [module for module in model.modules() if isinstance(module, Recomputable)]
+    for block in blocks:
+        block.recomputed = True
+    return len(blocks)
+
+
+@contextmanager
+def _buffers_kept(block: nn.Module) -> Iterator[None]:
+    """Meanwhile the block updates copies of its buffers: batch norm's statistics have taken in this batch already."""
+    modules = list(block.modules())
+    kept = [dict(module._buffers) for module in modules]
+    for module, buffers in zip(modules, kept, strict=True):
+        module._buffers.update({name: None if value is None else value.clone() for name, value in buffers.items()})
+    try:
+        yield
+    finally:
+        for module, buffers in zip(modules, kept, strict=True):
+            module._buffers.update(buffers)
 
 
 class GridConv2d(nn.Conv2d):
@@ -53,9 +106,9 @@ class StridedEncoder(nn.Module):
 
     def __init__(self, variables: int, width: int, blocks: int, *, periodic: bool) -> None:
         super().__init__()
-        self.first = _normed(GridConv2d(variables, width, 3, periodic=periodic))
+        self.first = NormedConv(GridConv2d(variables, width, 3, periodic=periodic))
         self.others = nn.Sequential(
-            *(_normed(GridConv2d(width, width, 3, periodic=periodic, stride=1 + i % 2)) for i in range(1, blocks))
+            *(NormedConv(GridConv2d(width, width, 3, periodic=periodic, stride=1 + i % 2)) for i in range(1, blocks))
         )
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,8 +126,8 @@ class StridedDecoder(nn.Module):
             GridConv2d(width, width, 3, periodic=periodic) if i % 2 else GridDoubling2d(width, width, periodic=periodic)
             for i in range(blocks - 1)
         ]
-        self.layers = nn.Sequential(*map(_normed, layers))
-        self.last = _normed(GridConv2d(2 * width, width, 3, periodic=periodic))
+        self.layers = nn.Sequential(*map(NormedConv, layers))
+        self.last = NormedConv(GridConv2d(2 * width, width, 3, periodic=periodic))
         self.readout = nn.Conv2d(width, variables, 1)
 
     def forward(self, latent: Tensor, skip: Tensor) -> Tensor:
@@ -83,8 +136,14 @@ class StridedDecoder(nn.Module):
         return frames
 
 
-def _normed(conv: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
-    return nn.Sequential(conv, nn.GroupNorm(2, conv.out_channels), nn.LeakyReLU(0.2))
+class NormedConv(Recomputable, nn.Sequential):
+    """A convolution, plain or transposed, GroupNorm(2) and LeakyReLU(0.2)."""
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+        super().__init__(conv, nn.GroupNorm(2, conv.out_channels), nn.LeakyReLU(0.2))
+
+    def compute(self, images: Tensor) -> Tensor:
+        return nn.Sequential.forward(self, images)
 
 
 def drop_path(residual: Tensor, rate: float, training: bool) -> Tensor:

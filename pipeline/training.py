@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from pipeline.batch import Batch
 from pipeline.checkpoint import Checkpoints, Progress, Row, best_weights, finite, seed_generators
 from pipeline.devices import mean_over_ranks, on_devices, share_of_batch, share_of_windows
+from pipeline.errors import UserError
 from pipeline.failures import all_finite, memory_told, not_finite
-from pipeline.params import Runtime, Training
+from pipeline.layers import recompute_blocks
+from pipeline.params import Runtime, Training, TrainTeacher
 from pipeline.progress import progress
 from pipeline.windows import WindowDataset, WindowLoader, shuffled_loader
 from pipeline.work import Work, write_json
@@ -105,15 +107,24 @@ def fit(
     `objective(model, batch)` gives the terms; validation chooses by the mean "prediction" term. Checkpoints are
     parts of `work`, after each epoch and now and then within one: a killed run goes on from the last and ends in
     the same bytes. Raises UserError if a loss is not finite, naming epoch, step, windows and terms, and if memory
-    runs out, naming the settings to lower; checkpoints stay.
+    runs out, naming the settings to lower; checkpoints stay. On a node that is not the first the model is left as it
+    was: nothing is made of it there.
     """
     task = Task(objective, train, validation, settings, seed, runtime, work, name)
-    share_of_batch(settings, runtime.devices)  # refused here, before any process has started
-    fabric = start_fabric(runtime, settings.precision, runtime.devices)
-    history = on_devices(fabric, _fit, model, task) if runtime.devices > 1 else _fit(fabric, model, task)
-    model.load_state_dict(best_weights(work, name))
+    share_of_batch(settings, runtime)  # refused here, before any process has started
+    if isinstance(settings, TrainTeacher) and settings.checkpoint_activations:
+        _save_memory(model)
+    history: list[Row] = on_devices(runtime, settings.precision, work.folder, _fit, model, task)
+    if runtime.node == 0:  # which may be done with its work before other nodes could read there
+        model.load_state_dict(best_weights(work, name))
     model.eval()
     return history
+
+
+def _save_memory(model: nn.Module) -> None:
+    if recompute_blocks(model) == 0:
+        kind = type(model).__name__
+        raise UserError(f"train_teacher.checkpoint_activations = True and {kind} has no Recomputable blocks")
 
 
 def _fit(fabric: Fabric, model: nn.Module, task: Task) -> list[Row]:
@@ -122,7 +133,7 @@ def _fit(fabric: Fabric, model: nn.Module, task: Task) -> list[Row]:
     with memory_told(task.name, settings):
         run = _start(fabric, model, task)
     state, checkpoints, rank, ranks = run.state, run.checkpoints, fabric.global_rank, fabric.world_size
-    size = share_of_batch(settings, ranks)
+    size = share_of_batch(settings, task.runtime)
     # not set up by Fabric, which would count epochs from the start of this process and not of the run
     train_loader: Any = shuffled_loader(task.train, size, task.seed, rank, ranks, workers)
     validation = share_of_windows(task.validation, settings.batch_size, rank, ranks, workers)
@@ -177,19 +188,6 @@ def write_history(history: list[Row], folder: Path) -> None:
             for name, value in row.items():
                 live.log_metric(name, value)
             live.next_step()
-
-
-def start_fabric(runtime: Runtime, precision: Any, devices: int = 1) -> Fabric:
-    """Lightning Fabric on the device that `runtime` names, with deterministic algorithms.
-
-    On several devices its processes are yet to be started.
-    """
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    strategy: Any = "auto" if devices == 1 else "ddp_spawn"
-    fabric = Fabric(accelerator=runtime.accelerator, strategy=strategy, devices=devices, precision=precision)
-    if devices == 1:
-        fabric.launch()
-    return fabric
 
 
 def _epochs(state: Progress, settings: Training) -> Iterator[int]:

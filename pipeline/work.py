@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,22 +35,33 @@ class Work:
     """
 
     def __init__(
-        self, stage: str, inputs: Iterable[Path] = (), params: Any = None, code: Iterable[str] = (), keep: int = 0
+        self,
+        stage: str,
+        inputs: Iterable[Path] = (),
+        params: Any = None,
+        code: Iterable[str] = (),
+        keep: int = 0,
+        node: int = 0,
     ) -> None:
-        """`inputs`: files or folders read; `params`: the values used; `code`: names of the modules used."""
+        """`inputs`: files or folders read; `params`: the values used; `code`: names of the modules used.
+
+        `node`: this machine's number among those that run the stage together on one disk, each with a lock of its own.
+        The first one's outputs count, and it alone clears up.
+        """
         self.stage = stage
         self.keep = keep
+        self.node = node
         self.folder = paths.WORK / stage / fingerprint(inputs, params, code)
         self._lock: BinaryIO | None = None
 
     def __enter__(self) -> Work:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = locked(self.folder.with_suffix(".lock"))
+        self._lock = locked(self.folder.with_suffix(f".{self.node}.lock" if self.node else ".lock"))
         self.folder.mkdir(parents=True, exist_ok=True)  # its last holder may have removed it
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
+        if kind is None and self.node == 0:
             os.utime(self.folder)
             finished = sorted(self.folder.parent.glob("[0-9a-f]*[0-9a-f]"), key=lambda path: path.stat().st_mtime)
             for folder in [self.folder] if self.keep == 0 else finished[: -self.keep]:
@@ -58,6 +70,9 @@ class Work:
                     shutil.rmtree(going, ignore_errors=True)
         if self._lock is not None:
             self._lock.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_lock": None}  # stays with the process that took it
 
     def has(self, name: str) -> bool:
         return (self.folder / name).exists()
@@ -73,6 +88,24 @@ class Work:
         """Yields a temporary path to write a file or folder to; on success it becomes `name`."""
         with replacing(self.folder / name) as temporary:
             yield temporary
+
+    @contextmanager
+    def output(self, target: Path) -> Iterator[Path]:
+        """Yields a temporary path; what is written there takes the place of `target`, or vanishes on a later node."""
+        with replacing(target) if self.node == 0 else _discarding(target.name) as temporary:
+            yield temporary
+
+    def hand_over(self, name: str, target: Path) -> None:
+        """Makes a part an output."""
+        if self.node == 0:
+            with replacing(target) as temporary:
+                self.path(name).rename(temporary)
+
+
+@contextmanager
+def _discarding(name: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / name
 
 
 @contextmanager

@@ -11,9 +11,8 @@ from pipeline.params import Params
 from pipeline.stage import run
 from pipeline.store import Store
 from pipeline.teachers.base import load
-from pipeline.training import start_fabric
 from pipeline.windows import WindowDataset
-from pipeline.work import Work, replacing
+from pipeline.work import Work
 
 
 def main(params: Params, modality: str = "multimodal") -> None:
@@ -21,18 +20,17 @@ def main(params: Params, modality: str = "multimodal") -> None:
     store, text, teacher = Store(paths.STORE), read_by(modality), paths.teacher(modality)
     inputs = [paths.STORE, teacher, *([paths.EMBEDDINGS] if text else [])]
     code = ["pipeline.feature_dump", "pipeline.layers", "pipeline.teachers.base", f"pipeline.teachers.{params.teacher}"]
-    with Work("dump_features", inputs, params.dump_features, code) as work:
+    with Work("dump_features", inputs, params.dump_features, code, node=params.runtime.node) as work:
         dump(
             load(teacher),
             WindowDataset(store, "train", text=text),
             WindowDataset(store, "validation", text=text),
             work.path("features.zarr"),
             params.dump_features,
-            start_fabric(params.runtime, "32-true").device,
+            params.runtime,
             origin={"teacher": params.teacher, **origin(store.path, teacher, text)},
         )
-        with replacing(paths.features(modality)) as target:
-            work.path("features.zarr").rename(target)
+        work.hand_over("features.zarr", paths.features(modality))
 
 
 if __name__ == "__main__":

@@ -122,5 +122,5 @@ def test_every_window_is_in_one_share_alone(sets: Sets, ranks: int) -> None:
 
 
 def test_fewer_windows_than_devices_are_refused(sets: Sets) -> None:
-    with pytest.raises(UserError, match=r"7 windows cannot be shared by runtime.devices = 8"):
+    with pytest.raises(UserError, match=r"7 windows cannot be shared by 8 devices"):
         share_of_windows(sets[1], 8, 0, 8, 0)

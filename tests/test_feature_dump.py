@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.feature_dump import dump
 from pipeline.features import Features, Forecasts
 from pipeline.models import Problem
-from pipeline.params import DumpFeatures
+from pipeline.params import DumpFeatures, Runtime
 from pipeline.store import Store
 from pipeline.teachers.base import Teacher, build
 from pipeline.windows import WindowDataset
@@ -22,7 +22,7 @@ from tests.core import TEXT_WIDTH, write_embeddings
 from tests.helpers import make_store
 from tests.teachers.test_simvp import SIZES
 
-CPU = torch.device("cpu")
+CPU = Runtime(accelerator="cpu")
 
 
 @pytest.fixture

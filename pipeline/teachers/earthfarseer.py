@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline import models
-from pipeline.layers import GridConv2d, StridedDecoder, StridedEncoder, pad_to_multiple, padded_size
+from pipeline.layers import GridConv2d, Recomputable, StridedDecoder, StridedEncoder, pad_to_multiple, padded_size
 from pipeline.models import Problem
 from pipeline.teachers.base import Teacher
 
@@ -161,7 +161,7 @@ class FourierTransformer(nn.Module):
         return pixels
 
 
-class FourierBlock(nn.Module):
+class FourierBlock(Recomputable):
     """AFNO: a spectral filter, then an MLP whose second layer is a mean over neighbouring hidden units."""
 
     def __init__(self, width: int) -> None:
@@ -172,7 +172,7 @@ class FourierBlock(nn.Module):
         nn.init.trunc_normal_(self.expand.weight, std=0.02)
         nn.init.zeros_(self.expand.bias)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def compute(self, images: Tensor) -> Tensor:
         """(B, h, w, D) -> (B, h, w, D)."""
         images = images + self.filter(images)
         hidden = F.gelu(self.expand(self.norm(images)))
@@ -237,7 +237,7 @@ class InceptionUNet(nn.Module):
         return images
 
 
-class Inception(nn.Module):
+class Inception(Recomputable):
     """1x1 to a hidden width, then the sum of grouped convolutions of several kernels.
 
     Each with GroupNorm and LeakyReLU(0.2), in up to 8 groups of at least two channels.
@@ -256,7 +256,7 @@ class Inception(nn.Module):
             for kernel in KERNELS
         )
 
-    def forward(self, images: Tensor) -> Tensor:
+    def compute(self, images: Tensor) -> Tensor:
         hidden = self.project(images)
         return torch.stack([branch(hidden) for branch in self.branches]).sum(0)
 

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline import models
-from pipeline.layers import DilatedDepthwiseConv2d, GridConv2d, drop_path, pad_to_multiple, padded_size
+from pipeline.layers import (
+    DilatedDepthwiseConv2d,
+    GridConv2d,
+    Recomputable,
+    drop_path,
+    pad_to_multiple,
+    padded_size,
+)
 from pipeline.models import Problem
 from pipeline.teachers.base import Teacher
 
@@ -104,7 +111,7 @@ class FrameDecoder(nn.Module):
         return frames
 
 
-class NormedConv(nn.Module):
+class NormedConv(Recomputable):
     """3x3 convolution, GroupNorm(2), SiLU; with `upsample`, doubles the grid by pixel shuffle."""
 
     def __init__(self, width_in: int, width: int, periodic: bool, stride: int = 1, upsample: bool = False) -> None:
@@ -113,11 +120,11 @@ class NormedConv(nn.Module):
         self.shuffle = nn.PixelShuffle(2) if upsample else nn.Identity()
         self.norm = nn.GroupNorm(2, width)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def compute(self, images: Tensor) -> Tensor:
         return F.silu(self.norm(self.shuffle(self.conv(images))))
 
 
-class GatedBlock(nn.Module):
+class GatedBlock(Recomputable):
     """gSTA: large-kernel gated attention, then a convolutional MLP, each with layer scale and drop path."""
 
     def __init__(self, width: int, mlp_ratio: float, drop_path: float, periodic: bool) -> None:
@@ -128,7 +135,7 @@ class GatedBlock(nn.Module):
         self.mlp_scale = nn.Parameter(torch.full((width, 1, 1), 1e-2))
         self.drop_path = drop_path
 
-    def forward(self, images: Tensor) -> Tensor:
+    def compute(self, images: Tensor) -> Tensor:
         images = images + drop_path(self.attention_scale * self.attention(images), self.drop_path, self.training)
         return images + drop_path(self.mlp_scale * self.mlp(images), self.drop_path, self.training)
 

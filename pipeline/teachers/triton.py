@@ -25,7 +25,15 @@ from torch.nn import functional as F
 
 from pipeline import models
 from pipeline.errors import UserError
-from pipeline.layers import GridConv2d, StridedDecoder, StridedEncoder, drop_path, pad_to_multiple, padded_size
+from pipeline.layers import (
+    GridConv2d,
+    Recomputable,
+    StridedDecoder,
+    StridedEncoder,
+    drop_path,
+    pad_to_multiple,
+    padded_size,
+)
 from pipeline.models import Problem
 from pipeline.teachers.base import Teacher
 
@@ -75,7 +83,7 @@ class Triton(Teacher):
         return frames.unflatten(0, shape[:2])
 
 
-class UniFormerBlock(nn.Module):
+class UniFormerBlock(Recomputable):
     """A depthwise convolution for positions, then attention among all tokens and an MLP."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, drop_path: float, periodic: bool) -> None:
@@ -89,7 +97,7 @@ class UniFormerBlock(nn.Module):
         self.drop_path = drop_path
         self.apply(_initialise)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def compute(self, images: Tensor) -> Tensor:
         images = images + self.position(images)
         tokens = images.flatten(2).transpose(1, 2)  # (B, L, D)
         tokens = tokens + drop_path(self.attention_scale * self.attention(tokens), self.drop_path, self.training)

@@ -1,7 +1,17 @@
-"""Is a method better than another on these windows and seeds, or is it noise?"""
+"""Is a method better than another on these windows and seeds, or is it noise?
+
+Many comparisons are printed together, and among twenty of noise alone one is expected outside its 95 % interval.
+Verdicts therefore go by Bonferroni's correction: the interval of 1 - 0.05 / m where m are printed. Holm's is a
+little stronger, but rejects in steps and gives no interval to print. Bonferroni's all hold together with 95 %
+confidence, however the comparisons depend on each other, and here they share windows, seeds and baselines.
+
+A bootstrap of five seeds knows nothing beyond the furthest of them, which is where such limits lie. Its deviations
+are therefore given Student's tails, with the degrees of freedom of seeds and blocks (Welch and Satterthwaite).
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -12,6 +22,14 @@ from pipeline.evaluation import Run, Scores, deviation
 from pipeline.params import Evaluate
 
 COVERAGE = 0.95
+BEYOND = 25  # bootstrap samples beyond each limit of the corrected interval, at least
+AT_ONCE = 500  # bootstrap samples, so that memory does not grow with their number
+TEACHERS = ("teacher", "vision teacher")
+AGAINST_EACH_OTHER = (
+    ("s2kd", "fitnet"),
+    ("s2kd", "fitnet_multimodal"),  # what the paper's two losses add to the better teacher
+    ("s2kd", "s2kd_vision"),  # what the text adds to the losses
+)
 Verdict = Literal["better", "worse", "not distinguishable"]
 
 
@@ -20,6 +38,7 @@ class Comparison:
     """`method` minus `against` in MSE: below zero, `method` is better.
 
     low, high: the 95 % interval; None where there are fewer than two blocks of windows, or two simulations.
+    corrected_low, corrected_high: the same, corrected for `comparisons` printed together; the verdict goes by it.
     domain: "seen" or "unseen" where only windows of such environments are compared.
     simulations: how many the windows come from, where the record consists of simulations.
     """
@@ -36,21 +55,29 @@ class Comparison:
     block_windows: int
     domain: str = ""
     simulations: int | None = None
+    corrected_low: float | None = None
+    corrected_high: float | None = None
+    comparisons: int = 1
 
 
 def compare_all(scores: Scores, settings: Evaluate, seed: int) -> list[Comparison]:
-    """Per student: the teacher and each method against the baseline, and S2-KD against FitNet.
+    """Per student: the teachers and each method against the baseline, and S2-KD against its rivals and controls.
 
     Over all windows, then over those of seen and of unseen environments, where there are both.
     """
-    comparisons = []
-    for domain in ("", *scores.domains):
-        for student, methods in students(scores).items():
-            pairs = [(method, "baseline") for method in ("teacher", *methods) if method != "baseline"]
-            pairs = [pair for pair in [*pairs, ("s2kd", "fitnet")] if {*pair} <= {*methods, "teacher"}]
-            for method, against in pairs:
-                comparisons.append(_compare(scores, student, method, against, domain, settings, seed))
-    return comparisons
+    chosen = [
+        (student, method, against, domain)
+        for domain in ("", *scores.domains)
+        for student, methods in students(scores).items()
+        for method, against in _pairs(scores, list(methods))
+    ]
+    return [_compare(scores, *each, settings, seed, len(chosen)) for each in chosen]
+
+
+def _pairs(scores: Scores, methods: list[str]) -> list[tuple[str, str]]:
+    present = {*methods, *(name for name in TEACHERS if Run(name) in scores.values)}
+    pairs = [(method, "baseline") for method in (*TEACHERS, *methods) if method != "baseline"]
+    return [pair for pair in (*pairs, *AGAINST_EACH_OTHER) if present.issuperset(pair)]
 
 
 def students(scores: Scores) -> dict[str, dict[str, list[Run]]]:
@@ -84,10 +111,8 @@ def metrics_tree(scores: Scores, comparisons: list[Comparison]) -> dict[str, Any
     return tree
 
 
-def bootstrap_interval(
-    difference: NDArray[np.float64], block: int, samples: int, seed: int
-) -> tuple[float, float] | None:
-    """The 95 % percentile interval of the mean of `difference` (S seeds, N windows), over seeds and windows.
+def bootstrap_means(difference: NDArray[np.float64], block: int, samples: int, seed: int) -> NDArray[np.float64] | None:
+    """(samples,) means of `difference` (S seeds, N windows), over drawn seeds and windows, with Student's tails.
 
     Windows overlap and weather lasts, so whole blocks of consecutive windows are drawn (circular block
     bootstrap, Politis and Romano 1992), and seeds beside them. None if there are fewer than two blocks.
@@ -99,14 +124,18 @@ def bootstrap_interval(
     difference = _stretched(difference)
     wrapped = np.concatenate([np.zeros((seeds, 1)), np.cumsum(np.tile(difference, 2), axis=1)], axis=1)
     block_means = (wrapped[:, block : windows + block] - wrapped[:, :windows]) / block  # (S, N): one for each start
-    starts = generator.integers(windows, size=(samples, windows // block))
-    drawn = generator.integers(seeds, size=(samples, seeds))
-    return _quantiles(block_means[drawn[:, :, None], starts[:, None, :]].mean((1, 2)))
+    means = np.empty(samples)
+    for start in range(0, samples, AT_ONCE):
+        count = len(means[start : start + AT_ONCE])
+        starts = generator.integers(windows, size=(count, 1, windows // block))
+        drawn = generator.integers(seeds, size=(count, seeds, 1))
+        means[start : start + count] = block_means[drawn, starts].mean((1, 2))
+    return _with_students_tails(means, difference, windows // block, generator)
 
 
-def simulation_interval(
+def simulation_means(
     difference: NDArray[np.float64], simulation: NDArray[np.int32], samples: int, seed: int
-) -> tuple[float, float] | None:
+) -> NDArray[np.float64] | None:
     """The same over seeds and whole simulations: windows of one simulation share its fate.
 
     simulation: (N,) the number of each window's. None if there are fewer than two.
@@ -119,12 +148,44 @@ def simulation_interval(
     stretched = _stretched(difference)
     sums = np.stack([np.bincount(of_window, weights=row, minlength=count) for row in stretched])  # (S, K)
     sizes = np.bincount(of_window, minlength=count)
-    chosen = generator.integers(count, size=(samples, count))
-    drawn = generator.integers(seeds, size=(samples, seeds))
-    totals = sums[drawn[:, :, None], chosen[:, None, :]].sum((1, 2))
-    means = totals / (seeds * sizes[chosen].sum(1))
+    means = np.empty(samples)
+    for start in range(0, samples, AT_ONCE):
+        size = len(means[start : start + AT_ONCE])
+        chosen = generator.integers(count, size=(size, 1, count))
+        drawn = generator.integers(seeds, size=(size, seeds, 1))
+        means[start : start + size] = sums[drawn, chosen].sum((1, 2)) / (seeds * sizes[chosen].sum((1, 2)))
     centre = stretched.mean()
-    return _quantiles(centre + np.sqrt(count / (count - 1)) * (means - centre))
+    means = centre + np.sqrt(count / (count - 1)) * (means - centre)
+    return _with_students_tails(means, difference, count, generator)
+
+
+def _with_students_tails(
+    means: NDArray[np.float64], difference: NDArray[np.float64], pieces: int, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Bootstrap means whose deviations are divided by the root of a chi-square over its degrees of freedom.
+
+    difference: (S, N) as observed. pieces: blocks or simulations. Freedom is shared out between both as their
+    variances are (Satterthwaite 1946, Biometrics Bulletin 2): one source alone gives its own number less one.
+    """
+    seeds, variance = len(difference), means.var()
+    if variance == 0:
+        return means
+    of_seeds = min(difference.mean(1).var(ddof=1) / seeds, variance) if seeds > 1 else 0.0
+    freedom = variance**2 / (of_seeds**2 / max(seeds - 1, 1) + (variance - of_seeds) ** 2 / max(pieces - 1, 1))
+    scale = np.sqrt(generator.chisquare(freedom, len(means)) / freedom)
+    return np.asarray(difference.mean() + (means - difference.mean()) / scale)
+
+
+def samples_needed(samples: int, comparisons: int) -> int:
+    """`samples`, or as many more as leave some beyond the limits of a corrected interval."""
+    return max(samples, math.ceil(2 * BEYOND * comparisons / (1 - COVERAGE)))
+
+
+def interval(means: NDArray[np.float64], comparisons: int = 1) -> tuple[float, float]:
+    """The 95 % percentile interval, by Bonferroni's correction for that many of them."""
+    beyond = (1 - COVERAGE) / comparisons / 2
+    low, high = np.quantile(means, [beyond, 1 - beyond])
+    return float(low), float(high)
 
 
 def _stretched(difference: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -138,28 +199,30 @@ def _stretched(difference: NDArray[np.float64]) -> NDArray[np.float64]:
     return stretched
 
 
-def _quantiles(means: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(means, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return float(low), float(high)
-
-
 def as_json(comparisons: list[Comparison]) -> list[dict[str, Any]]:
     return [asdict(comparison) for comparison in comparisons]
 
 
 def _compare(
-    scores: Scores, student: str, method: str, against: str, domain: str, settings: Evaluate, seed: int
+    scores: Scores,
+    student: str,
+    method: str,
+    against: str,
+    domain: str,
+    settings: Evaluate,
+    seed: int,
+    comparisons: int,
 ) -> Comparison:
     inside = scores.inside(domain)
     difference = (_per_window(scores, student, method) - _per_window(scores, student, against))[:, inside]
-    if scores.simulation is None:
-        simulations = None
-        interval = bootstrap_interval(difference, settings.block_windows, settings.bootstrap_samples, seed)
+    simulation = None if scores.simulation is None else scores.simulation[inside]
+    samples = samples_needed(settings.bootstrap_samples, comparisons)
+    if simulation is None:
+        means = bootstrap_means(difference, settings.block_windows, samples, seed)
     else:
-        simulation = scores.simulation[inside]
-        simulations = len(np.unique(simulation))
-        interval = simulation_interval(difference, simulation, settings.bootstrap_samples, seed)
-    low, high = interval or (None, None)
+        means = simulation_means(difference, simulation, samples, seed)
+    low, high = (None, None) if means is None else interval(means)
+    corrected_low, corrected_high = (None, None) if means is None else interval(means, comparisons)
     return Comparison(
         student=student,
         method=method,
@@ -167,12 +230,15 @@ def _compare(
         difference=float(difference.mean()),
         low=low,
         high=high,
-        verdict=_verdict(low, high),
+        verdict=_verdict(corrected_low, corrected_high),
         seeds=difference.shape[0],
         windows=difference.shape[1],
         block_windows=settings.block_windows,
         domain=domain,
-        simulations=simulations,
+        simulations=None if simulation is None else len(np.unique(simulation)),
+        corrected_low=corrected_low,
+        corrected_high=corrected_high,
+        comparisons=comparisons,
     )
 
 
@@ -183,15 +249,15 @@ def _verdict(low: float | None, high: float | None) -> Verdict:
 
 
 def _per_window(scores: Scores, student: str, method: str) -> NDArray[np.float64]:
-    """(S, N) MSE of each repeat and window; (1, N) for the teacher. Repeats of one seed form a pair."""
-    runs = [Run("teacher")] if method == "teacher" else students(scores)[student][method]
+    """(S, N) MSE of each repeat and window; (1, N) for a teacher. Repeats of one seed form a pair."""
+    runs = [Run(method)] if method in TEACHERS else students(scores)[student][method]
     return np.stack([scores.of(run, "mse").mean((1, 2)) for run in runs])
 
 
 def _leaf(scores: Scores, runs: list[Run]) -> dict[str, float]:
     leaf = {}
     for name, metric in scores.metrics.items():
-        if metric.across_variables:
+        if metric.across_variables or metric.sums_variables:
             values = [scores.score(run, name) for run in runs]
             leaf[name] = float(np.mean(values))
             if len(runs) > 1:

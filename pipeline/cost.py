@@ -6,6 +6,7 @@ import statistics
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,6 +22,7 @@ WARM_UP_RUNS = 3
 class Cost:
     """parameters: trainable ones. multiply_accumulates: of convolutions and matrix products, for one window.
 
+    latency_ms, latency_p95_ms: median and 95th percentile of single-window forecasts, warm.
     device: where the latency was measured, with the processor's threads.
     """
 
@@ -28,11 +30,12 @@ class Cost:
     multiply_accumulates: int
     latency_ms: float
     device: str
+    latency_p95_ms: float = float("nan")  # where an older evaluation measured none
 
 
 @torch.no_grad()
 def measure(model: nn.Module, forecast: Forecast, batch: Batch, runs: int, device: torch.device) -> Cost:
-    """`batch` holds one window; the latency is the median of `runs` forecasts after a warm-up."""
+    """`batch` holds one window; latencies are those of `runs` forecasts after a warm-up."""
     with FlopCounterMode(display=False) as counter:
         forecast(batch)
     for _ in range(WARM_UP_RUNS):
@@ -43,6 +46,7 @@ def measure(model: nn.Module, forecast: Forecast, batch: Batch, runs: int, devic
         multiply_accumulates=counter.get_total_flops() // 2,
         latency_ms=round(statistics.median(milliseconds), 3),
         device=f"{device.type}, threads: {torch.get_num_threads()}",
+        latency_p95_ms=round(float(np.percentile(milliseconds, 95)), 3),
     )
 
 

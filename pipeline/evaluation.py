@@ -1,7 +1,8 @@
 """Scoring of forecasters over the test split, one pass for each, a batch at a time.
 
 A forecaster is any callable from a `Batch` to a forecast (B, T_out, C, H, W) in physical units, so the
-references, the teacher and the students are scored by the same code on the same windows.
+references, the teacher and the students are scored by the same code on the same windows. Metrics leave a value for
+each window, in a file mapped into memory; tallies leave sums alone. Memory holds a batch, however long the split.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from pipeline.windows import WindowDataset, loader
 from pipeline.work import Work
 
 Forecast = Callable[[Batch], Tensor]
+Tally = Callable[[Tensor, Batch], Tensor]  # what a batch's forecast adds to sums over the split, float64
+
+WINDOWS_AT_ONCE = 4096  # in a row group of the table of scores
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,29 @@ class Run:
     seed: int | None = None
 
     def __str__(self) -> str:
-        parts = (self.model, self.method, "" if self.seed is None else f"seed {self.seed}")
-        return " ".join(part for part in parts if part)
+        return self.name if self.seed is None else f"{self.name} seed {self.seed}"
+
+    @property
+    def name(self) -> str:
+        """The model with its method, without the seed."""
+        return f"{self.model} {self.method}".strip()
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """What forecasts are held against.
+
+    climate: the climatology of the targets' day and hour, for metrics of anomalies.
+    """
+
+    metrics: Mapping[str, Metric]
+    climate: Forecast
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
+
+    @classmethod
+    def plain(cls, description: Description) -> Yardsticks:
+        """Every metric in the room's table, anomalies from the mean map, no tally."""
+        return cls(build_metrics(description), climatology(description))
 
 
 @dataclass(frozen=True)
@@ -48,6 +73,7 @@ class Scores:
     values: for each run (M, N, T_out, C) float64, metrics in the order of `metrics`.
     simulation: (N,) the number of each window's, where the record consists of simulations.
     domains: "seen" and "unseen" -> (N,) whether a window's environment is of that kind, where there are both.
+    sums: for each run, by the tally's name.
     """
 
     metrics: Mapping[str, Metric]
@@ -57,6 +83,7 @@ class Scores:
     values: Mapping[Run, NDArray[np.float64]]
     simulation: NDArray[np.int32] | None = None
     domains: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    sums: Mapping[Run, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
 
     def of(self, run: Run, metric: str) -> NDArray[np.float64]:
         """(N, T_out, C)."""
@@ -64,7 +91,10 @@ class Scores:
 
     def score(self, run: Run, metric: str, domain: str = "") -> float:
         """One number over windows (of one domain, or all), lead times and variables."""
-        return float(self.metrics[metric].finish(self.of(run, metric)[self.inside(domain)].mean()))
+        values = self.of(run, metric)[self.inside(domain)]
+        per_variable = values.mean((0, 1))
+        summed = self.metrics[metric].sums_variables
+        return float(self.metrics[metric].finish(per_variable.sum() if summed else values.mean()))
 
     def inside(self, domain: str) -> NDArray[np.bool_]:
         """(N,) the windows of a domain; all of them for ""."""
@@ -106,45 +136,85 @@ def lead_hours(store: Store) -> NDArray[np.float64]:
 
 @torch.no_grad()
 def score(
-    run: Run, forecast: Forecast, batches: Iterable[Batch], total: int, metrics: Mapping[str, Metric]
-) -> NDArray[np.float64]:
-    """(M, N, T_out, C) float64: every metric of every window; `total` batches, in window order.
+    run: Run,
+    forecast: Forecast,
+    batches: Iterable[Batch],
+    total: int,
+    yardsticks: Yardsticks,
+    values: NDArray[np.float64],
+) -> dict[str, NDArray[np.float64]]:
+    """Fills `values` (M, N, T_out, C) with every metric of every window, in the batches' order; returns the tallies.
 
-    Raises UserError if a forecast is not finite: a mean over it would say nothing.
+    total: the number of batches. Raises UserError if a forecast is not finite: a mean over it would say nothing.
     """
-    parts = []
+    sums: dict[str, Tensor] = {}
+    done = 0
     for batch in progress(batches, f"scoring {run}", total, "batch"):
         fields = forecast(batch)
-        finite = torch.isfinite(fields).flatten(1).all(1)
-        if not finite.all():
-            window = batch.windows[~finite][0].item()
-            raise UserError(f"{run} forecasts NaN or infinity for window {window}; train it with a lower learning_rate")
-        parts.append(torch.stack([metric.per_window(fields, batch.targets) for metric in metrics.values()]))
-    return torch.cat(parts, dim=1).double().numpy()
+        _check_finite(run, fields, batch)
+        window = slice(done, done + len(fields))
+        values[:, window] = _per_window(yardsticks, fields, batch)
+        for name, tally in yardsticks.tallies.items():
+            added = tally(fields, batch)
+            sums[name] = sums[name] + added if name in sums else added
+        done = window.stop
+    return {name: total.numpy() for name, total in sums.items()}
+
+
+def _check_finite(run: Run, fields: Tensor, batch: Batch) -> None:
+    finite = torch.isfinite(fields).flatten(1).all(1)
+    if not finite.all():
+        window = batch.windows[~finite][0].item()
+        raise UserError(f"{run} forecasts NaN or infinity for window {window}; train it with a lower learning_rate")
+
+
+def _per_window(yardsticks: Yardsticks, fields: Tensor, batch: Batch) -> NDArray[np.float32]:
+    """(M, B, T_out, C)."""
+    metrics = yardsticks.metrics.values()
+    pairs = {False: (fields, batch.targets)}
+    if any(metric.of_anomalies for metric in metrics):
+        climate = yardsticks.climate(batch)
+        pairs[True] = fields - climate, batch.targets - climate
+    found: NDArray[np.float32] = torch.stack(
+        [metric.per_window(*pairs[metric.of_anomalies]) for metric in metrics]
+    ).numpy()
+    return found
 
 
 def score_all(
-    forecasters: Mapping[Run, Forecast], dataset: WindowDataset, batch_size: int, work: Work, workers: int = 0
+    forecasters: Mapping[Run, Forecast],
+    dataset: WindowDataset,
+    batch_size: int,
+    work: Work,
+    workers: int = 0,
+    yardsticks: Yardsticks | None = None,
 ) -> Scores:
     """Scores every forecaster on all windows of `dataset`; those that a killed run had finished are kept in `work`.
 
-    Raises UserError if there is no window.
+    yardsticks: by default `Yardsticks.plain`. Raises UserError if there is no window.
     """
     store = dataset.store
     if not len(dataset):
         raise UserError(f"{store.path} has no test window; give ingest.splits.test a larger share")
-    metrics = build_metrics(store.description)
+    yardsticks = yardsticks or Yardsticks.plain(store.description)
     batches = loader(dataset, batch_size, workers)
-    values = {}
-    for run in forecasters:
-        name = f"{run}.npy"
-        if not work.has(name):
-            with work.part(name) as part, part.open("wb") as stream:
-                np.save(stream, score(run, forecasters[run], batches, len(batches), metrics))
-        values[run] = np.load(work.path(name), allow_pickle=False)
     variables = tuple(variable.name for variable in store.description.variables)
+    shape = (len(yardsticks.metrics), len(dataset), store.windows.t_out, len(variables))
+    values, sums = {}, {}
+    for run in forecasters:
+        if not work.has(str(run)):
+            with work.part(str(run)) as part:
+                part.mkdir()
+                rows = np.lib.format.open_memmap(part / "values.npy", mode="w+", dtype=np.float64, shape=shape)
+                tallied = score(run, forecasters[run], batches, len(batches), yardsticks, rows)
+                rows.flush()
+                np.savez(part / "sums.npz", allow_pickle=False, **tallied)
+        values[run] = np.load(work.path(str(run)) / "values.npy", mmap_mode="r", allow_pickle=False)
+        with np.load(work.path(str(run)) / "sums.npz", allow_pickle=False) as archive:
+            sums[run] = {name: archive[name] for name in archive.files}
     simulation, domains = simulations(store, dataset.numbers)
-    return Scores(metrics, dataset.numbers, lead_hours(store), variables, values, simulation, domains)
+    leads = lead_hours(store)
+    return Scores(yardsticks.metrics, dataset.numbers, leads, variables, values, simulation, domains, sums)
 
 
 def simulations(
@@ -168,24 +238,25 @@ def write_scores(scores: Scores, path: Path) -> None:
 
     writer = None
     for run in scores.values:
-        table = _score_table(scores, run)
-        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-        writer.write_table(table)
+        for start in range(0, len(scores.windows), WINDOWS_AT_ONCE):
+            table = _score_table(scores, run, slice(start, start + WINDOWS_AT_ONCE))
+            writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+            writer.write_table(table)
     if writer is not None:
         writer.close()
 
 
-def _score_table(scores: Scores, run: Run):  # type: ignore[no-untyped-def]  # pyarrow has no types
+def _score_table(scores: Scores, run: Run, part: slice):  # type: ignore[no-untyped-def]  # pyarrow has no types
     import pyarrow as pa
 
-    values = scores.values[run]
+    values = scores.values[run][:, part]
     metric, window, lead, variable = (axis.reshape(-1) for axis in np.indices(values.shape))
     return pa.table(
         {
             "model": _repeated(run.model, values.size),
             "method": _repeated(run.method or None, values.size),
             "seed": pa.array([run.seed] * values.size, pa.int64()),
-            "window": scores.windows[window],
+            "window": scores.windows[part][window],
             "lead_hours": scores.lead_hours[lead],
             "variable": pa.DictionaryArray.from_arrays(variable.astype(np.int32), list(scores.variables)),
             "metric": pa.DictionaryArray.from_arrays(metric.astype(np.int32), list(scores.metrics)),
@@ -203,14 +274,14 @@ def _repeated(value: str | None, size: int):  # type: ignore[no-untyped-def]
 def rows_by_lead(scores: Scores, metric: str) -> list[dict[str, str | float]]:
     """Rows for a plot: lead_hours, model (with its method), variable, the metric, its sd over seeds."""
     rows: list[dict[str, str | float]] = []
-    for (model, method), runs in scores.groups().items():
+    for runs in scores.groups().values():
         values = np.stack([scores.by_lead(run, metric) for run in runs])
         for lead, hours in enumerate(scores.lead_hours):
             for index, variable in enumerate(scores.variables):
                 over_seeds = values[:, lead, index]
                 row: dict[str, str | float] = {
                     "lead_hours": float(hours),
-                    "model": f"{model} {method}".strip(),
+                    "model": runs[0].name,
                     "variable": variable,
                     metric: float(over_seeds.mean()),
                     "sd_over_seeds": deviation(over_seeds),
@@ -238,7 +309,6 @@ def examples(forecasters: Mapping[Run, Forecast], batch: Batch) -> dict[str, NDA
     """
     fields = {"last_input": batch.inputs[:, -1], "truth": batch.targets}
     for run in forecasters:
-        name = str(Run(run.model, run.method))
-        if name not in fields:
-            fields[name] = forecasters[run](batch)
+        if run.name not in fields:
+            fields[run.name] = forecasters[run](batch)
     return {name: np.ascontiguousarray(field.float().numpy()) for name, field in fields.items()}

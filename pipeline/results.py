@@ -5,6 +5,7 @@
     rmse_by_lead.csv, mse_by_lead.csv, training.csv   DVC plots          setup.json        what was compared
     examples.npz, examples.json                       fields, time stamps and captions of a few windows
     captions.json                                     how varied the captions are, and how true of the fields
+    field.csv, extremes.csv, spectra.csv, sharpness.csv, rollout.csv, climatology.npz   see pipeline/diagnostics.py
 
 Latency alone differs between two equal runs, so it lies apart from the rest, in cost.json.
 """
@@ -41,8 +42,11 @@ def write_evaluation(folder: Path, scores: Scores, comparisons: list[Comparison]
         _write_csv(folder / f"{metric}_by_lead.csv", pd.DataFrame(rows_by_lead(scores, metric)))
 
 
-def write_setup(folder: Path, store: Store, scores: Scores) -> None:
-    """What was compared: the data set, the windows, the metrics' definitions, the models."""
+def write_setup(folder: Path, store: Store, scores: Scores, legends: Mapping[str, str]) -> None:
+    """What was compared: the data set, the windows, the metrics' definitions, the models.
+
+    legends: what the columns of the tables beside the metrics are.
+    """
     description, windows = store.description, store.windows
     grid = description.grid
     write_json(
@@ -63,6 +67,7 @@ def write_setup(folder: Path, store: Store, scores: Scores) -> None:
                 name: {"title": metric.title, "label": metric.label, "across_variables": metric.across_variables}
                 for name, metric in scores.metrics.items()
             },
+            "legends": dict(legends),
             "runs": [asdict(run) for run in scores.values],
             "environments": [asdict(environment) for environment in store.environments],
             "domains": {domain: int(inside.sum()) for domain, inside in scores.domains.items()},
@@ -124,6 +129,11 @@ class Results:
         unit, each = self.time_unit
         return f"{round(hours * each, 6):g} {unit}"
 
+    def time_text(self, time: str) -> str:
+        """A time stamp as the record counts time."""
+        clock = {"calendar": "UTC", "local": "local time", "nominal": "(nominal)"}[self.setup["time_stamps"]]
+        return f"{time.replace('T', ' ').removesuffix('.000')} {clock}"
+
     @cached_property
     def students(self) -> dict[str, list[str]]:
         """The methods of each student, in the order of params.yaml."""
@@ -145,6 +155,11 @@ class Results:
     def training(self) -> pd.DataFrame:
         """Rows of training.csv; `method` is empty for the teacher."""
         return self._csv("training.csv").fillna({"method": ""})
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """Rows of scores.parquet; `method` and `seed` are missing where a forecaster has none."""
+        return pd.read_parquet(self._existing("scores.parquet"))
 
     @cached_property
     def field(self) -> pd.DataFrame | None:

@@ -2,12 +2,13 @@
 
     python -m stages.evaluate
 
-Reads data/{ingest,caption,embed,train_teacher,distill}/, writes data/evaluate/ (see pipeline/results.py).
+Reads data/{ingest,caption,embed,train_teacher,distill}/, writes data/evaluate/ (see pipeline/results.py and
+pipeline/diagnostics.py).
 """
 
 from __future__ import annotations
 
-from pipeline import captions, paths, results
+from pipeline import captions, diagnostics, paths, results, rollout
 from pipeline.caption_quality import quality
 from pipeline.comparison import compare_all
 from pipeline.embeddings import Embeddings
@@ -20,7 +21,8 @@ from pipeline.store import Store
 from pipeline.windows import WindowDataset
 from pipeline.work import Work, replacing, write_json
 
-CODE = ["pipeline.evaluation", "pipeline.forecasters", *(entry.partition(":")[0] for entry in METRICS.values())]
+MODULES = ("evaluation", "forecasters", "diagnostics", "climatology", "extremes", "spectra", "vehicles", "rollout")
+CODE = [*(f"pipeline.{name}" for name in MODULES), *(entry.partition(":")[0] for entry in METRICS.values())]
 
 
 def main(params: Params) -> None:
@@ -30,12 +32,15 @@ def main(params: Params) -> None:
     test = WindowDataset(store, "test", text=Embeddings(paths.EMBEDDINGS))
     forecasters = Forecasters.of(params, store)
     inputs = [paths.STORE, paths.EMBEDDINGS, *forecasters.folders.values()]
-    with Work("evaluate", inputs, settings.batch_size, CODE) as work, replacing(paths.EVALUATE) as folder:
-        scores = score_all(forecasters, test, settings.batch_size, work, params.runtime.loader_workers)
+    with Work("evaluate", inputs, settings, CODE) as work, replacing(paths.EVALUATE) as folder:
+        gauges = diagnostics.yardsticks(test, settings)
+        scores = score_all(forecasters, test, settings.batch_size, work, params.runtime.loader_workers, gauges)
+        rolled = rollout.errors_of_all(forecasters, test, settings.rollout, settings.batch_size, work)
         folder.mkdir()
         comparisons = compare_all(scores, settings, params.seed)
         results.write_evaluation(folder, scores, comparisons, forecasters.costs(test[0], settings.latency_runs))
-        results.write_setup(folder, store, scores)
+        results.write_setup(folder, store, scores, diagnostics.legends(settings))
+        diagnostics.write(folder, scores, gauges, store.description, rolled)
         write_json(folder / "captions.json", quality(captions.read(paths.CAPTIONS), store, params.seed))
         results.write_training(folder, forecasters.folders)
         shown = test.__getitems__(example_positions(len(test), settings.example_windows))

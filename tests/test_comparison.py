@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline import comparison
-from pipeline.comparison import bootstrap_interval
+from pipeline.comparison import bootstrap_means, simulation_means
 from pipeline.evaluation import Run, Scores, build_metrics
 from pipeline.params import Evaluate
 from tests.fields import describe
@@ -35,6 +35,18 @@ def runs(means: dict[str, float], teacher: float, seeds: int = 3, spread: float 
     return mse
 
 
+def bootstrap_interval(difference: np.ndarray, block: int, samples: int, seed: int) -> tuple[float, float] | None:
+    means = bootstrap_means(difference, block, samples, seed)
+    return None if means is None else comparison.interval(means)
+
+
+def simulation_interval(
+    difference: np.ndarray, simulation: np.ndarray, samples: int, seed: int
+) -> tuple[float, float] | None:
+    means = simulation_means(difference, simulation, samples, seed)
+    return None if means is None else comparison.interval(means)
+
+
 def test_the_interval_of_independent_windows_is_that_of_the_central_limit_theorem() -> None:
     difference = np.random.default_rng(0).normal(3, 2, (1, 2000))
     interval = bootstrap_interval(difference, block=1, samples=4000, seed=0)
@@ -51,7 +63,7 @@ def test_the_spread_of_seeds_enters_with_its_unbiased_variance() -> None:
     for interval in means:
         assert interval is not None
         low, high = interval
-        assert (high - low) / 2 == pytest.approx(1.96 * deviation, rel=0.1)
+        assert (high - low) / 2 == pytest.approx(3.182 * deviation, rel=0.15)  # of Student, three degrees
 
 
 def test_blocks_keep_the_memory_of_the_weather_in_the_interval() -> None:
@@ -73,7 +85,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         interval = bootstrap_interval(difference, block=2, samples=400, seed=trial)
         assert interval is not None
         hits += interval[0] <= 0 <= interval[1]
-    assert 0.85 <= hits / 200 <= 0.99
+    assert 0.9 <= hits / 200 <= 0.99
 
 
 def test_there_is_no_interval_from_fewer_than_two_blocks() -> None:
@@ -151,7 +163,7 @@ def test_there_is_no_share_of_a_lead_that_chance_could_give() -> None:
 
 def test_a_single_seed_has_no_deviation() -> None:
     tree = tree_of(scores_of(runs({"baseline": 1.0, "s2kd": 0.7}, teacher=0.5, seeds=1)))
-    assert set(tree["unet"]["s2kd"]) == {"mse", "mae", "ssim", "share_of_lead"}
+    assert set(tree["unet"]["s2kd"]) == {"mse", "mae", "ssim", "mse_openstl", "mae_openstl", "share_of_lead"}
 
 
 def test_the_interval_over_simulations_is_that_of_their_means_when_windows_share_their_simulations_fate() -> None:
@@ -159,7 +171,7 @@ def test_the_interval_over_simulations_is_that_of_their_means_when_windows_share
     of_simulation = generator.normal(2, 1, 40)
     simulation = np.repeat(np.arange(40, dtype=np.int32), 25)
     difference = (of_simulation[simulation] + generator.normal(0, 0.01, 1000))[None]
-    interval = comparison.simulation_interval(difference, simulation, samples=4000, seed=0)
+    interval = simulation_interval(difference, simulation, samples=4000, seed=0)
     blocks = bootstrap_interval(difference, block=5, samples=4000, seed=0)
     assert interval is not None
     assert blocks is not None
@@ -176,11 +188,11 @@ def test_the_interval_over_simulations_covers_the_truth_about_as_often_as_it_say
         sizes = generator.integers(5, 15, 12)
         simulation = np.repeat(np.arange(12, dtype=np.int32), sizes)
         difference = generator.normal(0, 1, (5, 1)) + generator.normal(0, 1, 12)[simulation]
-        interval = comparison.simulation_interval(difference, simulation, samples=400, seed=trial)
+        interval = simulation_interval(difference, simulation, samples=400, seed=trial)
         assert interval is not None
         hits += interval[0] <= 0 <= interval[1]
-    assert 0.85 <= hits / 200 <= 0.99
-    assert comparison.simulation_interval(np.ones((2, 6)), np.zeros(6, np.int32), 10, 0) is None
+    assert 0.9 <= hits / 200 <= 0.99
+    assert simulation_interval(np.ones((2, 6)), np.zeros(6, np.int32), 10, 0) is None
 
 
 def test_seen_and_unseen_environments_are_compared_apart() -> None:
@@ -203,3 +215,62 @@ def test_seen_and_unseen_environments_are_compared_apart() -> None:
     leaf = tree["unet"]["s2kd"]
     assert (leaf["mse_seen"], leaf["mse_unseen"]) == pytest.approx((0.6, 1.4), abs=0.01)
     assert leaf["mse"] == pytest.approx((40 * leaf["mse_seen"] + 20 * leaf["mse_unseen"]) / 60)
+
+
+def test_correction_widens_the_interval_to_that_of_a_smaller_error_for_each() -> None:
+    draws = np.random.default_rng(0).normal(size=200_000)
+    plain, corrected = comparison.interval(draws), comparison.interval(draws, comparisons=10)
+    np.testing.assert_allclose(plain, [-1.960, 1.960], atol=0.02)
+    np.testing.assert_allclose(corrected, [-2.807, 2.807], atol=0.05)  # 0.25 % in each tail
+
+
+def test_noise_is_called_better_no_more_often_than_the_correction_allows() -> None:
+    generator = np.random.default_rng(5)
+    false_alarms = uncorrected = 0
+    for trial in range(20):
+        mse = {Run("teacher"): np.full(60, 0.5)}
+        for method in ("baseline", "fitnet", "s2kd", "sdkd", "reviewkd", "kd", "semantic", "spectral"):
+            for seed in range(4):
+                mse[Run("unet", method, seed)] = 1 + generator.normal(0, 0.1) + generator.normal(0, 0.1, 60)
+        found = comparison.compare_all(scores_of(mse), Evaluate(block_windows=2, bootstrap_samples=100), seed=trial)
+        found = [one for one in found if one.method != "teacher"]
+        assert all(one.comparisons == 9 for one in found)
+        false_alarms += any(one.verdict != "not distinguishable" for one in found)
+        uncorrected += any(one.low > 0 or one.high < 0 for one in found if one.low is not None and one.high is not None)
+    assert false_alarms <= 3
+    assert false_alarms < uncorrected
+
+
+def test_a_difference_within_the_corrected_interval_alone_is_no_verdict() -> None:
+    generator = np.random.default_rng(0)
+    mse = {Run("teacher"): np.full(60, 0.5)}
+    noise = generator.normal(0, 0.1, 60)
+    noise -= noise.mean()
+    for method in ("baseline", "fitnet", "s2kd", "sdkd"):
+        shift = noise - 2.3 * 0.1 / np.sqrt(60) if method == "sdkd" else 0
+        mse |= {Run("unet", method, seed): np.ones(60) + shift for seed in range(2)}
+    settings = Evaluate(block_windows=1, bootstrap_samples=4000)
+    (one,) = [one for one in comparison.compare_all(scores_of(mse), settings, seed=0) if one.method == "sdkd"]
+    assert one.high is not None
+    assert one.corrected_low is not None
+    assert one.corrected_high is not None
+    assert one.high < 0 < one.corrected_high
+    assert one.corrected_low < one.difference
+    assert one.verdict == "not distinguishable"
+    assert one.comparisons == 5
+
+
+def test_enough_samples_lie_beyond_a_corrected_limit() -> None:
+    for comparisons in (1, 7, 40):
+        samples = comparison.samples_needed(100, comparisons)
+        assert samples * 0.05 / comparisons / 2 >= comparison.BEYOND - 1e-9
+    assert comparison.samples_needed(5000, 1) == 5000
+
+
+def test_the_vision_teacher_and_the_controls_are_compared_where_they_are() -> None:
+    methods = ("baseline", "fitnet", "fitnet_multimodal", "s2kd", "s2kd_vision")
+    mse = runs(dict.fromkeys(methods, 1.0), teacher=0.5)
+    mse[Run("vision teacher")] = mse[Run("teacher")] + 0.1
+    pairs = {(one.method, one.against) for one in comparison.compare_all(scores_of(mse), SETTINGS, seed=0)}
+    assert {("vision teacher", "baseline"), ("s2kd", "s2kd_vision"), ("s2kd", "fitnet_multimodal")} <= pairs
+    assert ("teacher", "baseline") in pairs

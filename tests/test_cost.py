@@ -20,6 +20,6 @@ def test_parameters_and_multiply_accumulates_of_a_convolution_are_exact() -> Non
     cost = measure(model, forecast, Batch(torch.zeros(1), fields, fields), runs=4, device=torch.device("cpu"))
     assert cost.parameters == 3 * 5 * 9 + 5
     assert cost.multiply_accumulates == 3 * 5 * 9 * 8 * 16
-    assert cost.latency_ms > 0
+    assert 0 < cost.latency_ms <= cost.latency_p95_ms
     assert cost.device == f"cpu, threads: {torch.get_num_threads()}"
     assert calls == [False] * (1 + WARM_UP_RUNS + 4)

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline import evaluation
+from pipeline import diagnostics, evaluation
 from pipeline.batch import Batch
 from pipeline.datasets.base import mark
 from pipeline.errors import UserError
@@ -22,7 +23,8 @@ from tests.fields import MEAN, STD, describe, fields
 from tests.helpers import make_store, moving_waves, record, tiny_params, write_store
 
 LEADS = np.array([6.0, 12.0])
-METRICS = evaluation.build_metrics(describe())
+YARDSTICKS = evaluation.Yardsticks.plain(describe())
+METRICS = YARDSTICKS.metrics
 
 
 def batches(sizes: list[int], seed: int = 0) -> list[Batch]:
@@ -41,6 +43,12 @@ def random_values(seed: int, windows: int = 5) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0.1, 1, (len(METRICS), windows, 2, 2))
 
 
+def scored(run: Run, forecast: evaluation.Forecast, parts: Iterable[Batch], windows: int, total: int = 1) -> np.ndarray:
+    values = np.full((len(METRICS), windows, 2, 2), np.nan)
+    evaluation.score(run, forecast, parts, total, YARDSTICKS, values)
+    return values
+
+
 def test_persistence_repeats_the_last_input_frame() -> None:
     batch = batches([3])[0]
     forecast = evaluation.persistence(batch)
@@ -57,15 +65,15 @@ def test_climatology_is_the_training_mean_map_at_every_lead_time() -> None:
 
 
 def test_the_scores_of_a_split_do_not_depend_on_how_it_is_batched() -> None:
-    whole = evaluation.score(Run("p"), evaluation.persistence, batches([7]), 1, METRICS)
-    parts = evaluation.score(Run("p"), evaluation.persistence, batches([3, 3, 1]), 3, METRICS)
+    whole = scored(Run("p"), evaluation.persistence, batches([7]), 7)
+    parts = scored(Run("p"), evaluation.persistence, batches([3, 3, 1]), 7, 3)
     assert whole.shape == (len(METRICS), 7, 2, 2)
     np.testing.assert_allclose(parts, whole, rtol=1e-5)
 
 
 def test_a_forecast_off_by_one_deviation_scores_one_in_mse_and_the_deviation_in_rmse() -> None:
     step = torch.tensor(STD)[:, None, None]
-    values = evaluation.score(Run("m"), lambda batch: batch.targets + step, batches([4]), 1, METRICS)
+    values = scored(Run("m"), lambda batch: batch.targets + step, batches([4]), 4)
     scores = made_scores({Run("m"): values})
     assert scores.score(Run("m"), "mse") == pytest.approx(1, rel=1e-4)
     assert scores.score(Run("m"), "mae") == pytest.approx(1, rel=1e-4)
@@ -84,7 +92,7 @@ def test_no_batch_outlives_its_scoring() -> None:
             yield batch
             del batch
 
-    evaluation.score(Run("p"), evaluation.persistence, stream(), 4, METRICS)
+    scored(Run("p"), evaluation.persistence, stream(), 8, 4)
     assert len(seen) == 4
 
 
@@ -95,7 +103,7 @@ def test_a_forecast_that_is_not_finite_stops_with_the_run_and_the_window() -> No
         return forecast
 
     with pytest.raises(UserError, match=r"unet s2kd seed 43 .* window 103"):
-        evaluation.score(Run("unet", "s2kd", 43), broken, batches([2, 3]), 2, METRICS)
+        scored(Run("unet", "s2kd", 43), broken, batches([2, 3]), 5, 2)
 
 
 def test_the_parquet_table_holds_every_value_once(tmp_path: Path) -> None:
@@ -192,3 +200,56 @@ def test_windows_of_seen_and_unseen_environments_are_told_apart(tmp_path: Path) 
     train = store.windows.of("train")
     assert simulations(store, train)[1] == {}  # of one kind alone
     assert simulations(make_store(tmp_path / "plain"), np.arange(3)) == (None, {})
+
+
+def test_tallies_add_up_over_batches_and_metrics_of_anomalies_get_fields_less_the_climate() -> None:
+    shift = torch.arange(2.0)[:, None, None]
+    yardsticks = evaluation.Yardsticks(
+        {"acc": METRICS["acc"]},
+        lambda batch: batch.targets - 1 - shift,
+        {"count": lambda forecast, batch: (forecast - batch.targets).sum((0, 1, 3, 4), dtype=torch.float64)},
+    )
+    values = np.empty((1, 7, 2, 2))
+    sums = evaluation.score(Run("m"), lambda b: b.targets + 1, batches([3, 4]), 2, yardsticks, values)
+    np.testing.assert_allclose(sums["count"], 7 * 2 * 16 * 32, rtol=1e-3)
+    np.testing.assert_allclose(values, 1, rtol=1e-3)  # anomalies of one sign everywhere
+
+
+def test_what_sums_variables_is_their_sum_and_what_does_not_their_mean() -> None:
+    values = random_values(0)
+    scores = made_scores({Run("m"): values})
+    index = list(METRICS).index
+    assert scores.score(Run("m"), "mse") == pytest.approx(values[index("mse")].mean())
+    assert scores.score(Run("m"), "mse_openstl") == pytest.approx(values[index("mse_openstl")].mean((0, 1)).sum())
+
+
+def test_memory_does_not_grow_with_the_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = tiny_params(evaluate={"fss_cells": 3}).evaluate
+    peaks = []
+    for frames in (400, 1600):
+        store = make_store(tmp_path / f"store-{frames}", frames, splits={"train": 0.1, "validation": 0.1, "test": 0.8})
+        test = WindowDataset(store, "test")
+        with Work(f"evaluate-{frames}") as work:
+            gauges = diagnostics.yardsticks(test, settings)
+            gc.collect()
+            tracemalloc.start()
+            before, _ = tracemalloc.get_traced_memory()
+            scores = evaluation.score_all({Run("p"): evaluation.persistence}, test, 8, work, yardsticks=gauges)
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+            tracemalloc.stop()
+        assert len(scores.windows) > 0.7 * frames
+    assert peaks[1] < 1.1 * peaks[0] + 8 * 1600  # a number for each window
+
+
+def test_a_table_in_several_row_groups_holds_every_value_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = random_values(0)
+    evaluation.write_scores(made_scores({Run("m"): values}), tmp_path / "whole")
+    monkeypatch.setattr(evaluation, "WINDOWS_AT_ONCE", 2)
+    evaluation.write_scores(made_scores({Run("m"): values}), tmp_path / "parts")
+    keys = ["metric", "window", "lead_hours", "variable"]
+    whole, parts = (
+        pd.read_parquet(tmp_path / name).astype({"metric": str, "variable": str}) for name in ("whole", "parts")
+    )
+    whole, parts = (table.sort_values(keys).reset_index(drop=True) for table in (whole, parts))
+    pd.testing.assert_frame_equal(whole, parts)

@@ -9,5 +9,8 @@ METRICS = Registry(
         "mae": "pipeline.metrics.mae:MAE",
         "ssim": "pipeline.metrics.ssim:SSIM",
         "rmse": "pipeline.metrics.rmse:RMSE",
+        "acc": "pipeline.metrics.acc:ACC",
+        "mse_openstl": "pipeline.metrics.mse_openstl:MSEOpenSTL",
+        "mae_openstl": "pipeline.metrics.mae_openstl:MAEOpenSTL",
     },
 )

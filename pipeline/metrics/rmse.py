@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.metrics.base import Metric
+from pipeline.metrics.base import Metric, area_weights
 
 
 class RMSE(Metric):
-    """WeatherBench 2's convention: rows weighted by cos(latitude), the root taken after the mean over windows.
+    """WeatherBench 2's convention: rows weighted by their cells' area, the root taken after the mean over windows.
 
     A window's value is therefore its weighted mean *squared* error, in squared units.
     """
@@ -24,8 +24,11 @@ class RMSE(Metric):
     across_variables = False
 
     def per_window(self, forecast: Tensor, target: Tensor) -> Tensor:
-        weights = torch.as_tensor(self.description.grid.latitude_weights, dtype=forecast.dtype, device=forecast.device)
+        weights = torch.as_tensor(area_weights(self.description.grid), dtype=forecast.dtype, device=forecast.device)
         return ((forecast - target).square() * weights[:, None]).mean((-2, -1))
 
     def finish(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.sqrt(mean)
+
+    def units(self, variable: str) -> str:
+        return variable

@@ -36,6 +36,12 @@ def test_it_writes_all_that_it_promises_and_leaves_no_parts_behind(evaluated: Pa
         "examples.npz",
         "examples.json",
         "captions.json",
+        "field.csv",
+        "extremes.csv",
+        "spectra.csv",
+        "sharpness.csv",
+        "rollout.csv",
+        "climatology.npz",
     }
     assert not list((evaluated / ".work" / "evaluate").glob("*/"))
 

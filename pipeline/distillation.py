@@ -95,19 +95,23 @@ class StudentObjective:
         self.field_mean = torch.as_tensor(statistics.mean, dtype=torch.float32)[:, None, None]
         self.loss = loss
         self.grid = features.grid if features else (0, 0)
-        self.mean, self.reciprocal = _target_scale(features, scale)
+        mean, reciprocal = _target_scale(features, scale)
+        self.reciprocal, self.offset = reciprocal.mT.contiguous(), (-mean * reciprocal).mT.contiguous()
 
     def __call__(self, model: Any, batch: Batch) -> Terms:
         output: Distilled = model(batch.inputs)
         values = {"prediction": self.prediction(output.forecast, batch.targets)}
         if output.projected is not None and batch.features is not None:
-            device = batch.features.device
-            target = (batch.features - self.mean.to(device)) * self.reciprocal.to(device)
-            values |= self.loss.terms(output.projected, target, self.grid)
+            values |= self.loss.terms(output.projected, self._target(batch.features), self.grid)
         if batch.forecasts is not None:
             forecast, truth = self._scores(output.forecast), self._scores(batch.targets)
             values |= self.loss.forecast_terms(forecast, truth, batch.forecasts)
         return Terms(values, {"prediction": 1.0} | self.loss.weights)
+
+    def _target(self, features: Tensor) -> Tensor:
+        """(B, L, D) on the target's scale; in memory channel by channel, as P's output and the transforms have it."""
+        device, channels = features.device, features.mT.contiguous()
+        return torch.addcmul(self.offset.to(device), channels, self.reciprocal.to(device)).mT
 
     def _scores(self, fields: Tensor) -> Tensor:
         """Physical units -> z-scores, in float32 because the mean may be much larger than what varies."""
@@ -115,16 +119,16 @@ class StudentObjective:
 
 
 def _target_scale(features: Features | None, scale: str) -> tuple[Tensor, Tensor]:
-    """Mean and reciprocal deviation, (L, D) or scalars, that bring the target on its scale.
+    """Mean and reciprocal deviation, (L, D) or (1, 1), that bring the target on its scale.
 
     A token's own deviation has a floor of a hundredth of their mean: a channel that never changes carries no
     knowledge, and must not be blown up to carry rounding noise.
     """
     if features is None or scale == "raw":
-        return torch.zeros(()), torch.ones(())
+        return torch.zeros(1, 1), torch.ones(1, 1)
     mean, std = torch.from_numpy(features.mean), torch.from_numpy(features.std)
     if scale == "centred":
-        return mean, 1 / std.square().mean().sqrt()
+        return mean, 1 / std.square().mean(dim=(0, 1), keepdim=True).sqrt()
     return mean, 1 / std.clamp(min=0.01 * float(std.mean()))
 
 

@@ -23,6 +23,6 @@ class S2KD(DistillationLoss):
     def terms(self, projected: Tensor, target: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
         projected, target = projected.float(), target.float()
         return {
-            "semantic": F.mse_loss(projected, target),  # eq. 10
+            "semantic": F.mse_loss(projected.mT, target.mT),  # eq. 10; as they lie in memory
             "spectral": spectral_alignment(projected, target, grid, self.spectral_axes),  # eq. 11
         }

@@ -18,4 +18,5 @@ class Semantic(DistillationLoss):
         return {"semantic": self.lambda_}
 
     def terms(self, projected: Tensor, target: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
-        return {"semantic": F.mse_loss(projected.float(), target.float())}
+        # channels first, as both lie in memory
+        return {"semantic": F.mse_loss(projected.mT.float(), target.mT.float())}

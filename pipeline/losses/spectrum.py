@@ -6,6 +6,8 @@ precision around them. The half of a real signal's spectrum that is computed is 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -26,8 +28,38 @@ def spectral_alignment(projected: Tensor, target: Tensor, grid: tuple[int, int],
     if axes == "channels":
         projected, target, grid = projected.mT, target.mT, (1, projected.shape[2])
     with torch.autocast(device_type=projected.device.type, enabled=False):
-        difference = (_spectrum(projected, grid).abs() - _spectrum(target, grid).abs()).abs()
-        return _mean_over_all(difference, grid)
+        alignment: Tensor = _Alignment.apply(projected, target, grid)
+        return alignment
+
+
+class _Alignment(torch.autograd.Function):
+    """Eq. 11 with its gradient written out, which costs half of what differentiating step by step does.
+
+    The gradient is the inverse transform of each difference's sign in the projection's phase. A magnitude of zero
+    has no phase, and no gradient.
+    """
+
+    @staticmethod
+    def forward(context: Any, projected: Tensor, target: Tensor, grid: tuple[int, int]) -> Tensor:
+        spectrum = _spectrum(projected, grid)
+        magnitude = _power(spectrum).sqrt_()
+        difference = magnitude - _power(_spectrum(target, grid)).sqrt_()
+        value = _mean_over_all(difference.abs(), grid)
+        if context.needs_input_grad[0]:
+            smallest = torch.finfo(magnitude.dtype).tiny
+            spectrum *= difference.sign_().div_(magnitude.clamp_(min=smallest)).div_(projected.numel())
+            context.save_for_backward(spectrum)
+            context.grid = grid
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
+        if not context.needs_input_grad[0]:
+            return None, None, None
+        (spectrum,) = context.saved_tensors
+        waves = torch.fft.irfft2(spectrum.movedim(-1, 1), s=context.grid, norm="ortho")
+        return waves.mul_(gradients[0]).flatten(2).mT, None, None
 
 
 def band_errors(projected: Tensor, target: Tensor, grid: tuple[int, int], cutoff: float) -> tuple[Tensor, Tensor]:
@@ -38,7 +70,7 @@ def band_errors(projected: Tensor, target: Tensor, grid: tuple[int, int], cutoff
     filtered tokens, and add up to the mean squared error.
     """
     with torch.autocast(device_type=projected.device.type, enabled=False):
-        power = torch.view_as_real(_spectrum(projected - target, grid)).square().sum(-1)
+        power = _power(_spectrum(projected - target, grid))
         low = (_radius(grid, power) <= cutoff)[None, :, :, None]
         return _mean_over_all(power * ~low, grid), _mean_over_all(power * low, grid)
 
@@ -46,6 +78,11 @@ def band_errors(projected: Tensor, target: Tensor, grid: tuple[int, int], cutoff
 def _spectrum(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, L, D) -> (B, h, w // 2 + 1, D), complex."""
     return torch.fft.rfft2(tokens.unflatten(1, grid), dim=(1, 2), norm="ortho")
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    """Squared magnitudes, in a third of the time of `abs`, which keeps those below 1e-22 from vanishing in float32."""
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 def _mean_over_all(values: Tensor, grid: tuple[int, int]) -> Tensor:

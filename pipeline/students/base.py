@@ -93,7 +93,17 @@ class Projection(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """(B, D_student, h, w) -> (B, L, D), tokens in the teacher's order."""
-        return regridded(self.linear(latent), self.grid, self.periodic).flatten(2).transpose(1, 2)
+        return regridded(self._mapped(latent), self.grid, self.periodic).flatten(2).transpose(1, 2)
+
+    def _mapped(self, latent: Tensor) -> Tensor:
+        """What `self.linear` gives: a matrix product, several times as fast on a CPU where blocks do not overlap."""
+        samples, _, height, width = latent.shape
+        block = self.linear.kernel_size
+        weight = self.linear.weight.flatten(1).mT.expand(samples, -1, -1)
+        tokens = torch.bmm(weight, latent.flatten(2)).unflatten(1, (-1, *block)).unflatten(4, (height, width))
+        images = tokens.permute(0, 1, 4, 2, 5, 3).reshape(samples, -1, height * block[0], width * block[1])
+        bias: Any = self.linear.bias
+        return images + bias[:, None, None]
 
 
 def regridded(images: Tensor, grid: tuple[int, int], periodic: bool) -> Tensor:

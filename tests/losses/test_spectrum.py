@@ -89,6 +89,38 @@ def test_the_gradient_equals_central_differences(term: Callable[[Tensor, Tensor]
     assert torch.autograd.gradcheck(lambda each: term(each, target), projected)
 
 
+def written_out(projected: Tensor, target: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Eq. 11 over the whole spectrum, for autograd to differentiate."""
+    magnitudes = [
+        torch.fft.fft2(each.unflatten(1, grid), dim=(1, 2), norm="ortho").abs() for each in (projected, target)
+    ]
+    return (magnitudes[0] - magnitudes[1]).abs().mean()
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+@pytest.mark.parametrize("grid", brute.GRIDS)
+def test_the_gradient_is_that_of_the_equation_written_out(grid: tuple[int, int], channels_first: bool) -> None:
+    projected, target = (each.double() for each in brute.pair(grid))
+    if channels_first:
+        projected, target = (each.mT.contiguous().mT for each in (projected, target))
+    projected.requires_grad_()
+    gradients = [
+        torch.autograd.grad(3 * term(projected, target, grid), projected)[0]
+        for term in (spectral_alignment, written_out)
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+
+
+def test_the_gradient_can_be_taken_twice_and_leaves_tokens_and_target_alone() -> None:
+    projected, target = brute.pair((4, 8))
+    before = projected.clone(), target.clone()
+    value = spectral_alignment(projected.requires_grad_(), target, (4, 8))
+    first, second = (torch.autograd.grad(value, projected, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(projected, before[0])
+    assert torch.equal(target, before[1])
+
+
 @pytest.mark.parametrize("value", [0.0, 1e-23, 1e-38])
 @pytest.mark.parametrize("axes", AXES)
 def test_gradients_are_finite_where_a_spectrum_vanishes(axes: str, value: float) -> None:

@@ -45,6 +45,26 @@ def test_on_equal_grids_each_token_is_a_matrix_times_its_own_position() -> None:
     torch.testing.assert_close(projection(latent), latent.flatten(2).transpose(1, 2) @ weight + bias)
 
 
+@pytest.mark.parametrize(
+    ("student", "teacher"), [((3, 4), (3, 4)), ((2, 4), (6, 8)), ((3, 5), (3, 10)), ((4, 8), (2, 2))]
+)
+def test_it_is_the_transposed_convolution_with_its_gradients(
+    student: tuple[int, int], teacher: tuple[int, int]
+) -> None:
+    projection = Projection(4, student, 3, teacher).double()
+    latent = torch.randn(2, 4, *student, dtype=torch.float64, requires_grad=True)
+    expected = regridded(projection.linear(latent), teacher, False).flatten(2).mT
+    leaves = [latent, *projection.parameters()]
+    weights = torch.randn_like(expected)
+    torch.testing.assert_close(projection(latent), expected)
+    for mine, theirs in zip(
+        torch.autograd.grad((weights * projection(latent)).sum(), leaves),
+        torch.autograd.grad((weights * expected).sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
 def test_on_a_coarser_grid_a_position_feeds_exactly_the_block_it_covers() -> None:
     projection = Projection(2, (2, 4), 3, (6, 8))
     moved = torch.zeros(1, 2, 2, 4)

@@ -35,6 +35,8 @@ def check(params: Params) -> None:
     CAPTIONERS.load(params.captioner)(params.caption, params.seed, params.dataset)  # its prompt and settings
     _sizes("train_teacher.sizes", TEACHERS, params.train_teacher.sizes)
     _sizes("distill.sizes", STUDENTS, params.distill.sizes)
+    for name in params.distill.tuned:
+        _known("distill.tuned", LOSSES, name)
     _buildable(params)
     _taught(params)
     if "baseline" not in params.methods:

@@ -314,6 +314,9 @@ class DumpFeatures(Section):
     forecasts: bool = False  # the teacher's forecasts too, for method kd
 
 
+TargetScale = Literal["raw", "centred", "standardised"]
+
+
 class MethodOptions(Section):
     """What single methods take besides beta and lambda; `options` of a loss names its own."""
 
@@ -324,11 +327,20 @@ class MethodOptions(Section):
     bound_margin: Weight = 0.0  # kd, bounded: how much better than the teacher is enough
 
 
+class MethodWeights(Section):
+    """What one method takes in the place of beta, lambda and distill.target_scale, where it has been tuned."""
+
+    beta: Weight | None = None
+    lambda_: Annotated[Weight | None, Field(alias="lambda")] = None
+    target_scale: TargetScale | None = None
+
+
 class Distill(MethodOptions, Training):
     section: ClassVar[str] = "distill"
     sizes: dict[str, dict[str, Any]] = {}  # by student's name
     train_windows: Positive | None = None  # evenly spaced training windows given to the student; null: all
-    target_scale: Literal["raw", "centred", "standardised"] = "centred"
+    target_scale: TargetScale = "centred"
+    tuned: dict[str, MethodWeights] = {}  # by method
 
 
 class Evaluate(Section):
@@ -397,6 +409,16 @@ class Params(Section):
     export: Export = Export()
     report: Report = Report()
     runtime: Runtime = Runtime()
+
+    def of_method(self, method: str) -> Params:
+        """These parameters as `method` takes them: with the weights that `distill.tuned` holds for it."""
+        tuned = self.distill.tuned.get(method, MethodWeights())
+        scale: dict[str, Any] = {"target_scale": tuned.target_scale or self.distill.target_scale, "tuned": {}}
+        weights = {
+            "beta": self.beta if tuned.beta is None else tuned.beta,
+            "lambda_": self.lambda_ if tuned.lambda_ is None else tuned.lambda_,
+        }
+        return self.model_copy(update={**weights, "distill": self.distill.model_copy(update=scale)})
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Params:

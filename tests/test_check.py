@@ -66,3 +66,7 @@ def test_a_method_needs_its_teacher() -> None:
     assert "modalities = [vision] must list 'multimodal'" in refusal(methods=["baseline"], modalities=["vision"])
     check(tiny_params(methods=["baseline", "s2kd"], modalities=["multimodal"]))
     check(tiny_params(methods=["baseline", "fitnet", "s2kd_vision", "s2kd"]))
+
+
+def test_weights_of_an_unknown_method_are_refused() -> None:
+    assert "distill.tuned = 's2k' is not a known method" in refusal(distill={"tuned": {"s2k": {"lambda": 0.1}}})

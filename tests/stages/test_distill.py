@@ -168,3 +168,10 @@ def test_features_made_from_something_else_are_refused(method: str, what: str) -
     with pytest.raises(UserError, match=rf"features\.zarr was made from other {what} .* run dump_features again"):
         weights(method)
     assert not paths.distilled("unet", method).exists()
+
+
+def test_a_methods_own_weights_take_the_place_of_the_common_ones_for_it_alone() -> None:
+    tuned = {"tuned": {"s2kd": {"lambda": 0.3, "beta": 0.9, "target_scale": "raw"}}}
+    common = {"beta": 0.9, "lambda": 0.3, "distill": {"target_scale": "raw"}}
+    assert weights("s2kd", distill=tuned) == weights("s2kd", **common) != weights("s2kd")
+    assert weights("fitnet", distill=tuned) == weights("fitnet")

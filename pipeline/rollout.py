@@ -70,7 +70,7 @@ def errors(
         total = squares if total is None else total + squares
     if total is None:
         raise ValueError("no window to roll out")
-    return metric.finish(np.nan_to_num(total, nan=np.inf) / len(positions))
+    return metric.finish(np.nan_to_num(total, nan=np.inf, posinf=np.inf) / len(positions))
 
 
 def errors_of_all(

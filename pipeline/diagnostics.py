@@ -2,6 +2,7 @@
 
     field.csv      every metric by run, variable and lead time; "all" is the sum over variables, where one is defined
     extremes.csv   scores of events beyond a quantile, by run, variable and tail
+    events.csv     the same apart for windows before which an event was known, where the record's context tells any
     spectra.csv    power by wavenumber of truth and forecasts, mean over windows and seeds
     sharpness.csv  distance to the truth's spectrum and effective resolution, by run and variable
     rollout.csv    RMSE by lead time of forecasts made from forecasts
@@ -36,6 +37,7 @@ from pipeline.windows import WindowDataset
 
 FIELD = ["model", "seed", "metric", "variable", "lead_hours", "value", "units"]
 EXTREMES = ["model", "seed", "variable", "tail", "quantile", "pod", "far", "csi", "sedi", "fss", "base_rate"]
+EVENTS = ("event", "holiday", "incident")  # facts of a record's context, which captioners are told
 SHARPNESS = ["model", "seed", "variable", "log_spectral_distance", "effective_resolution", "units"]
 ROLLOUT = ["model", "seed", "variable", "lead_hours", "rmse"]
 
@@ -56,6 +58,26 @@ class Climate:
         return torch.from_numpy(maps.reshape(batch.targets.shape))
 
 
+@dataclass(frozen=True)
+class Within:
+    """A tally of some windows alone; `inside` says of each window of the store whether it is one of them."""
+
+    tally: Tally
+    inside: Tensor
+
+    def __call__(self, forecast: Tensor, batch: Batch) -> Tensor:
+        rows = self.inside[batch.windows]
+        return self.tally(forecast[rows], Batch(batch.windows[rows], batch.inputs[rows], batch.targets[rows]))
+
+
+def eventful(store: Store) -> NDArray[np.bool_]:
+    """(window,) whether an event was known at one of the window's input frames."""
+    if store.context is None:
+        return np.zeros(len(store.windows), dtype=bool)
+    told = np.array([any(fact.split(":")[0] in EVENTS for fact in line.split("; ")) for line in store.context])
+    return np.array([told[store.windows.input_frames(window)].any() for window in range(len(store.windows))])
+
+
 def training_frames(store: Store) -> NDArray[np.int64]:
     """Numbers of the frames that some training window reads, ascending."""
     windows = store.windows
@@ -72,10 +94,12 @@ def yardsticks(test: WindowDataset, settings: Evaluate) -> Yardsticks:
     description, frames = store.description, training_frames(store)
     maps = climatology.fit(test.fields, store.times, frames, description.time_stamps)
     rare = torch.from_numpy(extremes.thresholds(test.fields, frames))
-    tallies: dict[str, Tally] = {
-        "extremes": Extremes(rare, description.grid, settings.fss_cells),
-        "spectrum": Spectrum(description.grid),
-    }
+    of_extremes = Extremes(rare, description.grid, settings.fss_cells)
+    tallies: dict[str, Tally] = {"extremes": of_extremes, "spectrum": Spectrum(description.grid)}
+    events = eventful(store)
+    if events[test.numbers].any():
+        tallies["event known"] = Within(of_extremes, torch.from_numpy(events))
+        tallies["event none"] = Within(of_extremes, torch.from_numpy(~events))
     if counts_vehicles(description.variables):
         tallies["above"] = Above(settings.vehicle_threshold)
     return Yardsticks(build_metrics(description), Climate(maps, store.windows, store.times), tallies)
@@ -84,7 +108,8 @@ def yardsticks(test: WindowDataset, settings: Evaluate) -> Yardsticks:
 def legends(settings: Evaluate) -> dict[str, str]:
     """What each column and metric of the tables is, with its reduction and units; metrics' own labels stand apart."""
     of_vehicles = {name: text.format(threshold=settings.vehicle_threshold) for name, text in vehicles.LEGENDS.items()}
-    return extremes.LEGENDS | spectra.LEGENDS | of_vehicles
+    events = {"events": f"whether one ({', '.join(EVENTS)}) was told of at an input frame of the window"}
+    return extremes.LEGENDS | events | spectra.LEGENDS | of_vehicles
 
 
 def write(
@@ -99,6 +124,8 @@ def write(
         gauges.climate.maps.save(folder / "climatology.npz")
     _write(folder / "field.csv", field_rows(scores, description), FIELD)
     _write(folder / "extremes.csv", extremes_rows(scores), EXTREMES)
+    if events := events_rows(scores):
+        _write(folder / "events.csv", events, ["events", *EXTREMES])
     spectrum = Spectrum(description.grid)
     wavelength = f"wavelength_{spectrum.units}"
     _write(
@@ -135,14 +162,29 @@ def _by_lead(scores: Scores, run: Run, metric: str, found: Mapping[str, tuple[ND
 
 def extremes_rows(scores: Scores) -> Rows:
     """Pooled over windows, lead times and grid points."""
-    rows: Rows = []
-    for run, sums in scores.sums.items():
-        found = extremes.scores(sums["extremes"])
-        for index, variable in _variables(scores):
-            for number, tail in enumerate(TAILS):
-                keys = {"variable": variable, "tail": tail.name, "quantile": tail.quantile}
-                rows.append(_keys(run) | keys | {name: values[index, number] for name, values in found.items()})
-    return rows
+    return [row for run, sums in scores.sums.items() for row in _of_tally(scores, run, sums["extremes"])]
+
+
+def events_rows(scores: Scores) -> Rows:
+    """The same, of windows before which an event was known and of the others."""
+    return [
+        {"events": name} | row
+        for run, sums in scores.sums.items()
+        for name in ("known", "none")
+        if f"event {name}" in sums
+        for row in _of_tally(scores, run, sums[f"event {name}"])
+    ]
+
+
+def _of_tally(scores: Scores, run: Run, counts: NDArray[np.float64]) -> Rows:
+    found = extremes.scores(counts)
+    return [
+        _keys(run)
+        | {"variable": variable, "tail": tail.name, "quantile": tail.quantile}
+        | {name: values[index, number] for name, values in found.items()}
+        for index, variable in _variables(scores)
+        for number, tail in enumerate(TAILS)
+    ]
 
 
 def spectra_rows(scores: Scores, spectrum: Spectrum) -> Rows:

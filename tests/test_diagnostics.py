@@ -15,7 +15,7 @@ from pipeline.results import Results
 from pipeline.store import Store
 from pipeline.windows import WindowDataset
 from pipeline.work import Work
-from tests.helpers import make_store, record, tiny_params, write_store
+from tests.helpers import make_store, moving_waves, record, tiny_params, write_store
 
 SETTINGS = tiny_params(evaluate={"fss_cells": 3}).evaluate
 
@@ -157,3 +157,24 @@ def test_anomalies_are_from_the_day_and_hour_of_each_target(folder: Path) -> Non
     fitted = climatology.fit(test.fields, store.times, diagnostics.training_frames(store), "calendar")
     frames = store.windows.target_frames(test.numbers[3])
     np.testing.assert_array_equal(found[1], fitted.at(store.times[frames]))
+
+
+def test_extremes_are_told_apart_by_the_events_known_before_them(folder: Path) -> None:
+    values = {"z500": moving_waves(120), "t850": moving_waves(120, seed=1)}
+    raw = record(values, names=("time", "latitude", "longitude"))
+    told = np.full(120, "weather: rain", dtype="<U40")
+    told[108:110] = "weather: rain; incident: a closed bridge"
+    store = write_store(folder / "store", raw.assign_coords(context=("time", told)), tiny_params())
+    test = WindowDataset(store, "test")
+    known = diagnostics.eventful(store)
+    starts = store.windows.start
+    assert np.flatnonzero(known).tolist() == np.flatnonzero((starts >= 107) & (starts <= 109)).tolist()
+    out = written(store, folder / "out")
+    events = pd.read_csv(out / "events.csv")
+    assert events.events.drop_duplicates().tolist() == ["known", "none"]
+    batch = test.__getitems__(np.flatnonzero(known[test.numbers]).tolist())
+    tally = diagnostics.yardsticks(test, SETTINGS).tallies["extremes"]
+    expected = extremes.scores(tally(persistence(batch), batch).numpy())["csi"]
+    rows = events[(events.events == "known") & (events.model == "persistence")]
+    np.testing.assert_allclose(rows.csi, expected.reshape(-1), rtol=1e-9)
+    assert not (written(make_store(folder / "plain"), folder / "no events") / "events.csv").exists()

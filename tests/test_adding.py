@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,8 @@ BLOCK = re.compile(r"^```python (file|line)=(\S+)\n(.*?)^```", re.MULTILINE | re
 def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the library in which the page's files and lines have been added."""
     root = tmp_path_factory.mktemp("adding")
-    shutil.copytree(ROOT / "pipeline", root / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("pipeline", "stages"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for kind, name, text in BLOCK.findall((ROOT / "docs/adding.md").read_text()):
         path = root / name
         if kind == "file":
@@ -29,15 +31,19 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(root: Path, code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{ROOT}"}  # the copy's library, our tests' helpers
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_the_page_shows_a_student_a_method_and_a_captioner() -> None:
+def test_the_page_shows_students_a_teacher_a_method_and_a_captioner() -> None:
     names = {name for kind, name, _ in BLOCK.findall((ROOT / "docs/adding.md").read_text()) if kind == "file"}
     assert names == {
         "pipeline/students/plain_cnn.py",
+        "pipeline/students/their_net.py",
+        "pipeline/teachers/their_video_net.py",
         "pipeline/losses/cosine.py",
         "pipeline/captioners/mean_only.py",
     }
@@ -84,3 +90,68 @@ request = CaptionRequest(7, np.full((2, 1, 2, 3), 5, "float32"), np.zeros(2, "da
 print(caption.window, caption.text)
 """
     assert run(followed, code) == "7 On average mass 5 kg.\n"
+
+
+def test_wrapped_networks_are_trained_dumped_and_distilled_by_the_stages(followed: Path) -> None:
+    code = """
+import json
+import numpy as np
+from pipeline import paths
+from pipeline.check import check
+from pipeline.features import Features
+from pipeline.teachers.base import load
+from stages import distill, dump_features, train_teacher
+from tests.core import make_text_and_store, training_params
+params = training_params(
+    teacher="their_video_net",
+    students=["their_net"],
+    methods=["baseline", "fitnet", "s2kd"],
+    train_teacher={"sizes": {"their_video_net": {"hidden": 4}}},
+    distill={"sizes": {"their_net": {"hidden": 4}}},
+)
+check(params)
+make_text_and_store()
+for modality in ("multimodal", "vision"):
+    train_teacher.main(params, modality)
+    dump_features.main(params, modality)
+    assert load(paths.teacher(modality)).latent_width == 2 * 4
+    assert Features(paths.features(modality)).width == 2 * 4
+for method in params.methods:
+    distill.main(params, "their_net", method)
+    (folder,) = paths.distilled("their_net", method).iterdir()
+    history = json.loads((folder / "history.json").read_text())
+    print(method, history[-1]["validation_prediction"] < history[0]["validation_prediction"])
+"""
+    assert run(followed, code) == "baseline True\nfitnet True\ns2kd True\n"
+
+
+def test_wrapped_networks_are_saved_and_loaded_and_take_odd_grids(followed: Path, tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+import torch
+from pipeline.batch import Text
+from pipeline.models import Problem
+from pipeline.students import base as students
+from pipeline.teachers import base as teachers
+folder, problem = Path({str(tmp_path)!r}), Problem(t_in=2, t_out=3, variables=2, height=7, width=9, periodic=True)
+student = students.build("their_net", problem, {{"hidden": 4}}).eval()
+students.save_student(student, folder / "student", name="their_net", sizes={{"hidden": 4}})
+inputs, text = torch.randn(5, 2, 2, 7, 9), Text(torch.randn(5, 3, 6), torch.ones(5, 3, dtype=torch.bool))
+output = student(inputs)
+assert output.forecast.shape == (5, 3, 2, 7, 9)
+assert output.latent.shape == (5, student.latent_width, *student.latent_grid)
+assert torch.equal(students.load(folder / "student")(inputs).forecast, output.forecast)
+exported = torch.export.export(student, (inputs,)).module()
+assert torch.allclose(exported(inputs).forecast, output.forecast, atol=1e-6)
+for width, words in ((6, text), (None, None)):
+    arguments = dict(name="their_video_net", sizes={{"hidden": 4}}, text_width=width, layers=1, heads=2)
+    teacher = teachers.build(problem=problem, **arguments).eval()
+    teachers.save_teacher(teacher, folder / "teacher", **arguments)
+    taught = teacher(inputs, words)
+    assert taught.forecast.shape == (5, 3, 2, 7, 9)
+    assert taught.fused.shape == (5, 4 * 5, 8)
+    assert torch.equal(teachers.load(folder / "teacher")(inputs, words).forecast, taught.forecast)
+    taught.forecast.sum().backward()
+    assert all(parameter.grad is not None for parameter in teacher.parameters())
+"""
+    run(followed, code)

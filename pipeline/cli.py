@@ -3,14 +3,19 @@
 s2kd table                  prints the main table and where the report is
 s2kd apply OVERLAY.yaml     merges a ready setting from experiments/ into params.yaml, keeping its comments
 s2kd keep [CAPTIONS]        takes the captions of a table into the log, so that they are not asked for again
+s2kd predict MODEL INPUT OUTPUT   forecasts from every initial time in a file, by an exported student
+s2kd serve MODEL            the same over HTTP, with a page
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline import overlay, paths
 from pipeline.errors import UserError
@@ -28,12 +33,49 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep = commands.add_parser("keep", help="take the captions of a table into the log: they are not asked for again")
     keep.add_argument("captions", type=Path, metavar="CAPTIONS", nargs="?", default=paths.CAPTIONS)
     keep.set_defaults(run=lambda options: keep_captions(options.captions))
+    _add_serving(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)
     except UserError as error:
         print(f"s2kd: error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _add_serving(commands: Any) -> None:
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("model", type=Path, metavar="MODEL", help="folder that the stage export wrote")
+    model.add_argument("--int8", action="store_true", help="take its 8-bit model")
+    model.add_argument("--raw", action="store_true", help="read a folder of raw files as the model's data set was read")
+    predict = commands.add_parser("predict", parents=[model], help="forecast from every initial time in a file")
+    predict.add_argument("input", metavar="INPUT", help="NetCDF, GRIB or Zarr: a file, folder, glob or Zarr address")
+    predict.add_argument("output", type=Path, metavar="OUTPUT", help="a new .nc file or .zarr store")
+    predict.add_argument("--batch-size", type=int, default=16, help="windows in memory at once (default: 16)")
+    predict.set_defaults(run=predict_file)
+    serve = commands.add_parser("serve", parents=[model], help="forecast over HTTP, with a page to look at")
+    serve.add_argument("--data", metavar="INPUT", help="file whose windows the page offers")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    serve.add_argument("--port", type=int, default=8000, help="0: any that is free (default: 8000)")
+    serve.add_argument("--max-megabytes", type=float, default=16, help="of a request and of its answer (default: 16)")
+    serve.set_defaults(run=serve_model)
+
+
+def predict_file(options: argparse.Namespace) -> None:
+    from pipeline.serving.predict import predict
+
+    logging.basicConfig(level=logging.INFO, format="s2kd: %(message)s", stream=sys.stderr)
+    precision = "int8" if options.int8 else "float32"
+    count = predict(options.model, options.input, options.output, options.batch_size, options.raw, precision)
+    print(f"{count} forecasts are in {options.output}")
+
+
+def serve_model(options: argparse.Namespace) -> None:
+    if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
+        raise UserError("serving needs FastAPI and uvicorn, which are not installed: pip install 's2kd[serve]'")
+    from pipeline.serving.server import serve
+
+    precision = "int8" if options.int8 else "float32"
+    serve(options.model, options.data, options.raw, precision, options.host, options.port, options.max_megabytes)
 
 
 def print_table() -> None:

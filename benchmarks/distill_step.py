@@ -73,11 +73,11 @@ def write_text(path: Path, windows: int) -> Embeddings:
 class Setup:
     """A store, its captions, a teacher and its features, in the working directory."""
 
-    def __init__(self, settings: Params, rows: int, columns: int) -> None:
+    def __init__(self, settings: Params, rows: int, columns: int, windows: int = 20) -> None:
         self.settings = settings
         asked = settings.ingest
         span = (asked.t_in + asked.t_out) * asked.step
-        write_record(Path("record.nc"), 9 * span + 30 * asked.stride, rows, columns)
+        write_record(Path("record.nc"), 9 * span + 3 * windows * asked.stride // 2, rows, columns)
         layout: dict[str, Any] = {"t_in": asked.t_in, "t_out": asked.t_out, "step": asked.step, "stride": asked.stride}
         Path("ingest").mkdir()
         ingest(opened(Path("record.nc")), Ingest(variables=("z500", "t850"), **layout), Path("ingest"))

@@ -6,8 +6,7 @@ And what any block can become: one that is computed again in the backward pass, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -37,7 +36,7 @@ class Recomputable(nn.Module, ABC):
         return output
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _buffers_kept(self)
+        return nullcontext(), _BuffersKept(self)
 
 
 def recompute_blocks(model: nn.Module) -> int:
@@ -48,17 +47,24 @@ def recompute_blocks(model: nn.Module) -> int:
     return len(blocks)
 
 
-@contextmanager
-def _buffers_kept(block: nn.Module) -> Iterator[None]:
-    """Meanwhile the block updates copies of its buffers: batch norm's statistics have taken in this batch already."""
-    modules = list(block.modules())
-    kept = [dict(module._buffers) for module in modules]
-    for module, buffers in zip(modules, kept, strict=True):
-        module._buffers.update({name: None if value is None else value.clone() for name, value in buffers.items()})
-    try:
-        yield
-    finally:
-        for module, buffers in zip(modules, kept, strict=True):
+class _BuffersKept(AbstractContextManager[None]):
+    """Meanwhile the block updates copies of its buffers: batch norm's statistics have taken in this batch already.
+
+    It is entered once for each gradient that runs through one graph.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self.modules = list(block.modules())
+        self.kept: list[dict[str, Tensor | None]] = []
+
+    def __enter__(self) -> None:
+        self.kept = [dict(module._buffers) for module in self.modules]
+        for module, buffers in zip(self.modules, self.kept, strict=True):
+            copies = {name: None if value is None else value.clone() for name, value in buffers.items()}
+            module._buffers.update(copies)
+
+    def __exit__(self, *_: object) -> None:
+        for module, buffers in zip(self.modules, self.kept, strict=True):
             module._buffers.update(buffers)
 
 

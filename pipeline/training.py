@@ -113,7 +113,7 @@ def fit(
     task = Task(objective, train, validation, settings, seed, runtime, work, name)
     share_of_batch(settings, runtime)  # refused here, before any process has started
     if isinstance(settings, TrainTeacher) and settings.checkpoint_activations:
-        _save_memory(model)
+        _save_memory(model, settings)
     history: list[Row] = on_devices(runtime, settings.precision, work.folder, _fit, model, task)
     if runtime.node == 0:  # which may be done with its work before other nodes could read there
         model.load_state_dict(best_weights(work, name))
@@ -121,10 +121,12 @@ def fit(
     return history
 
 
-def _save_memory(model: nn.Module) -> None:
+def _save_memory(model: nn.Module, settings: TrainTeacher) -> None:
+    asked = "train_teacher.checkpoint_activations = True"
+    if settings.compile:  # which takes no word on what the second computation leaves alone
+        raise UserError(f"{asked} and train_teacher.compile = True do not go together; one of them must be false")
     if recompute_blocks(model) == 0:
-        kind = type(model).__name__
-        raise UserError(f"train_teacher.checkpoint_activations = True and {kind} has no Recomputable blocks")
+        raise UserError(f"{asked} and {type(model).__name__} has no Recomputable blocks; it must be false")
 
 
 def _fit(fabric: Fabric, model: nn.Module, task: Task) -> list[Row]:

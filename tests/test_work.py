@@ -235,3 +235,23 @@ def test_sections_of_params_count_by_their_values() -> None:
     assert fingerprint([], Runtime()) == fingerprint([], Runtime(accelerator="auto"))
     assert fingerprint([], Runtime()) != fingerprint([], Runtime(accelerator="cpu"))
     assert fingerprint([], [Runtime(), 1]) == fingerprint([], (Runtime(), 1))
+
+
+def test_a_later_node_takes_part_beside_the_first_and_leaves_outputs_and_parts_to_it() -> None:
+    target = Path("data") / "output"
+    with Work("stage") as first:
+        with first.part("one") as path:
+            path.write_text("first")
+        with Work("stage", node=1) as second:  # does not wait for the first one's lock
+            assert second.folder == first.folder
+            with second.output(target) as path:
+                path.write_text("second")
+            second.hand_over("one", target)
+        assert not target.exists()
+        assert first.has("one")
+        first.hand_over("one", target)
+        assert target.read_text() == "first"
+        with first.output(target) as path:
+            path.write_text("again")
+    assert target.read_text() == "again"
+    assert folders() == []

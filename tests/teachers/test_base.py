@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.batch import Text
 from pipeline.errors import UserError
+from pipeline.layers import recompute_blocks
 from pipeline.models import Problem, parameter_count
 from pipeline.teachers import TEACHERS
 from pipeline.teachers.base import CrossAttention, CrossModalAlignment, Teacher, build, load, save_teacher
@@ -238,3 +239,50 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 def test_a_problem_refuses_unknown_shapes() -> None:
     with pytest.raises(ValueError, match="Extra inputs"):
         Problem.model_validate(problem().model_dump() | {"depth": 3})
+
+
+Pass = tuple[Tensor, dict[str, Tensor], dict[str, Tensor], int]
+
+
+def forward_and_back(name: str, recomputed: bool, precision: torch.dtype | None, times: int) -> Pass:
+    """Loss, gradients, state after a training step of the blocks' kind, and the bytes that were saved for it."""
+    model = tiny.teacher(name, {"drop_path": 0.5} if "drop_path" in kind_of(name) else None, t_out=3).train()
+    if recomputed:
+        assert recompute_blocks(model) > 4
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    torch.manual_seed(3)
+    autocast = torch.autocast("cpu", precision or torch.bfloat16, enabled=precision is not None)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
+        output = model(inputs_of(model, 4), words(4))
+        loss = output.forecast.square().mean() + output.fused.abs().mean()
+    for number in range(times):
+        loss.backward(retain_graph=number < times - 1)
+    torch.rand(1)  # the generator is where it would have been
+    gradients = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
+    state = model.state_dict() | {"generator": torch.get_rng_state()}
+    return loss, gradients, state, sum(saved.values())
+
+
+def kind_of(name: str) -> set[str]:
+    return set(TEACHERS.load(name).Sizes.model_fields)
+
+
+@every_teacher
+@pytest.mark.parametrize(("precision", "times"), [(None, 1), (None, 2), (torch.bfloat16, 1)])
+def test_blocks_that_are_run_again_change_no_bit_and_save_memory(
+    name: str, precision: torch.dtype | None, times: int
+) -> None:
+    """A horizon of two passes, so that every block is run twice; once more through the same graph, as norms are."""
+    loss, gradients, state, remembered = forward_and_back(name, False, precision, times)
+    again = forward_and_back(name, True, precision, times)
+    assert torch.equal(again[0], loss)
+    for expected, found in ((gradients, again[1]), (state, again[2])):
+        assert found.keys() == expected.keys()
+        assert [key for key, value in expected.items() if not torch.equal(value, found[key])] == []
+    assert again[3] < 0.5 * remembered

@@ -2,6 +2,7 @@
 
 s2kd table                  prints the main table and where the report is
 s2kd apply OVERLAY.yaml     merges a ready setting from experiments/ into params.yaml, keeping its comments
+s2kd doctor                 checks this machine and params.yaml, and says what is missing and how to get it
 s2kd keep [CAPTIONS]        takes the captions of a table into the log, so that they are not asked for again
 s2kd predict MODEL INPUT OUTPUT   forecasts from every initial time in a file, by an exported student
 s2kd serve MODEL            the same over HTTP, with a page
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     apply = commands.add_parser("apply", help="merge a ready setting into params.yaml, keeping its comments")
     apply.add_argument("overlay", type=Path, metavar="OVERLAY.yaml")
     apply.set_defaults(run=lambda options: apply_overlay(options.overlay))
+    doctor = commands.add_parser("doctor", help="say what is missing on this machine and how to get it")
+    doctor.set_defaults(run=lambda _: see_doctor())
     keep = commands.add_parser("keep", help="take the captions of a table into the log: they are not asked for again")
     keep.add_argument("captions", type=Path, metavar="CAPTIONS", nargs="?", default=paths.CAPTIONS)
     keep.set_defaults(run=lambda options: keep_captions(options.captions))
@@ -98,6 +101,19 @@ def apply_overlay(path: Path) -> None:
     for key, value in changed.items():
         print(f"{key}: {value}")
     print(f"params.yaml: {len(changed)} changed by {path}")
+
+
+def see_doctor() -> None:
+    """Exits with 1 if the chosen parameters cannot run here."""
+    from pipeline.doctor import examine
+
+    findings = []
+    for finding in examine():
+        print(finding, flush=True)
+        findings.append(finding.state)
+    missing, warnings = findings.count("missing"), findings.count("warning")
+    print(f"\n{missing} missing, {warnings} warnings" if missing or warnings else "\nall is there")
+    raise SystemExit(1 if missing else 0)
 
 
 def keep_captions(path: Path) -> None:

@@ -7,6 +7,7 @@ changes results by rounding alone - but for batch norm, which sees its share.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -28,6 +29,7 @@ from pipeline.work import replacing
 
 log = logging.getLogger(__name__)
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
 HOW = "docs/training.md tells how several machines are started"
 
 
@@ -37,6 +39,7 @@ def on_devices(runtime: Runtime, precision: Any, folder: Path, function: Callabl
     `folder`: all machines see it; it takes the message of a UserError, which ends all processes and is raised here.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
+    keep_freed_memory()
     if runtime.devices * runtime.nodes == 1:
         fabric = Fabric(accelerator=runtime.accelerator, devices=1, precision=precision)
         fabric.launch()
@@ -54,6 +57,17 @@ def on_devices(runtime: Runtime, precision: Any, folder: Path, function: Callabl
         raise UserError(own.read_text()) from None
     finally:
         own.unlink(missing_ok=True)
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep what one training step frees for the next, which would fault every page in again.
+
+    A student's step on a CPU takes about an eighth less time. Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _several(runtime: Runtime, precision: Any) -> Fabric:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +16,20 @@ from torch import Tensor, nn
 
 from pipeline import checkpoint
 from pipeline.batch import Batch
-from pipeline.devices import share_of_windows
+from pipeline.devices import on_devices, share_of_windows
+from pipeline.distillation import TeacherObjective
+from pipeline.embeddings import Embeddings
 from pipeline.errors import UserError
-from pipeline.params import Runtime, Training
+from pipeline.models import Problem
+from pipeline.params import Runtime, Training, TrainTeacher
+from pipeline.store import Store
+from pipeline.teachers.base import build
 from pipeline.training import Terms, fit
 from pipeline.windows import WindowDataset, shuffled_loader
 from pipeline.work import Work
+from tests.core import TEXT_WIDTH, write_embeddings
 from tests.helpers import make_store
+from tests.teachers import tiny
 
 Sets = tuple[WindowDataset, WindowDataset]
 MEAN, STD = torch.tensor([54000.0, 275.0])[:, None, None], torch.tensor([3000.0, 15.0])[:, None, None]
@@ -58,13 +70,19 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sets:
 
 
 def run(
-    sets: Sets, devices: int, objective: Any = None, work: str = "work", norm: bool = False, **settings: Any
+    sets: Sets,
+    devices: int,
+    objective: Any = None,
+    work: str = "work",
+    norm: bool = False,
+    nodes: int = 1,
+    **settings: Any,
 ) -> tuple[list[dict[str, float]], nn.Module]:
     torch.manual_seed(0)
     model = Model(norm)
     values = Training.model_validate({"epochs": 3, "batch_size": 4, "learning_rate": 0.01} | settings)
-    runtime = Runtime(accelerator="cpu", devices=devices)
-    with Work(work) as parts:
+    runtime = Runtime(accelerator="cpu", devices=devices, nodes=nodes)
+    with Work(work, node=runtime.node) as parts:
         history = fit(model, objective or Objective(), *sets, values, seed=1, runtime=runtime, work=parts, name="model")
     return history, model
 
@@ -124,3 +142,124 @@ def test_every_window_is_in_one_share_alone(sets: Sets, ranks: int) -> None:
 def test_fewer_windows_than_devices_are_refused(sets: Sets) -> None:
     with pytest.raises(UserError, match=r"7 windows cannot be shared by 8 devices"):
         share_of_windows(sets[1], 8, 0, 8, 0)
+
+
+SETTINGS: dict[str, Any] = {"accumulate": 2, "clip_norm": 0.1}
+NODE = """
+import json, sys
+from pathlib import Path
+from pipeline.store import Store
+from pipeline.windows import WindowDataset
+from tests import test_devices as here
+store = Store(Path("store.zarr"))
+sets = WindowDataset(store, "train", limit=20), WindowDataset(store, "validation", limit=7)
+if __name__ == "__main__":
+    history, _ = here.run(sets, 1, here.Objective(int(sys.argv[1])), nodes=2, **here.SETTINGS)
+    print(json.dumps(history))
+"""
+
+
+def two_nodes(command: list[str], variables: list[dict[str, str]]) -> list[subprocess.CompletedProcess[str]]:
+    """Runs the command as two machines would, both of them here."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = str(Path(__file__).resolve().parents[1])
+    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": root}
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([sys.executable, *command], env=shared | own, **pipes) for own in variables]
+    try:
+        outputs = [process.communicate(timeout=600) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *output)
+        for process, output in zip(processes, outputs, strict=True)
+    ]
+
+
+@pytest.mark.slow
+def test_two_machines_learn_what_one_does_at_an_equal_batch_and_end_together(sets: Sets) -> None:
+    Path("node.py").write_text(NODE)
+    ranks = [{"NODE_RANK": "0"}, {"NODE_RANK": "1"}]
+    nodes = two_nodes(["node.py", "-1"], ranks)
+    assert [node.returncode for node in nodes] == [0, 0], nodes
+    history, _ = run(sets, 1, work="one", **SETTINGS)
+    for row, other in zip(json.loads(nodes[0].stdout), history, strict=True):
+        assert row == pytest.approx(other, rel=1e-5)
+
+    order = shuffled_loader(sets[0], 2, seed=1, rank=1, ranks=2)
+    window = next(iter(order)).windows.tolist()[0]  # the second machine's
+    for node in two_nodes(["node.py", str(window)], ranks):
+        assert node.returncode == 1
+        assert "model, epoch 1, step 1: the loss is not finite" in node.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "runtime.nodes = 2 and the environment lacks MASTER_ADDR, MASTER_PORT, NODE_RANK; docs/training.md"),
+        ({"MASTER_ADDR": "a", "MASTER_PORT": "1", "NODE_RANK": "2"}, "runtime.nodes = 2 and NODE_RANK = 2; it must be"),
+        ({"MASTER_ADDR": "a", "MASTER_PORT": "1", "GROUP_RANK": "1", "LOCAL_WORLD_SIZE": "4"}, "--nproc-per-node=1"),
+    ],
+)
+def test_machines_that_cannot_find_each_other_are_told_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], message: str
+) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "GROUP_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        on_devices(Runtime(accelerator="cpu", nodes=2), "32-true", tmp_path, print)
+
+
+def trained_teacher(name: str, devices: int, **settings: Any) -> list[dict[str, float]]:
+    """The history of a tiny teacher with drop path and batch norm, where it has them."""
+    store = Store(Path("store.zarr"))
+    text = Embeddings(Path("embeddings.zarr"))
+    parts = WindowDataset(store, "train", text=text, limit=8), WindowDataset(store, "validation", text=text, limit=4)
+    torch.manual_seed(0)
+    teacher = build(name, Problem.of(store), tiny.SIZES[name], text_width=TEXT_WIDTH, layers=1, heads=2)
+    statistics = store.description.statistics
+    teacher.normaliser.set(statistics.mean, statistics.std)
+    values = TrainTeacher.model_validate({"epochs": 2, "batch_size": 4, "learning_rate": 0.01} | settings)
+    runtime = Runtime(accelerator="cpu", devices=devices)
+    with Work(f"{name}-{devices}-{values.checkpoint_activations}") as work:
+        return fit(teacher, TeacherObjective(statistics), *parts, values, seed=1, runtime=runtime, work=work, name="t")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", tiny.NAMES)
+def test_teachers_whose_blocks_are_run_again_train_alike_on_two_devices(sets: Sets, name: str) -> None:
+    write_embeddings(Path("embeddings.zarr"), len(sets[0].store.windows))
+    remembered, again = (trained_teacher(name, 2, checkpoint_activations=value) for value in (False, True))
+    assert again == remembered
+
+
+def test_a_model_without_blocks_to_run_again_is_named(sets: Sets) -> None:
+    write_embeddings(Path("embeddings.zarr"), len(sets[0].store.windows))
+    values = TrainTeacher(checkpoint_activations=True)
+    options: Any = {"seed": 1, "runtime": Runtime(accelerator="cpu"), "work": Work("w"), "name": "t"}
+    with pytest.raises(UserError, match="checkpoint_activations = True and Model has no Recomputable blocks"):
+        fit(Model(), Objective(), *sets, values, **options)
+    with pytest.raises(UserError, match=r"checkpoint_activations = True and train_teacher\.compile = True do not go"):
+        fit(Model(), Objective(), *sets, values.model_copy(update={"compile": True}), **options)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="how much memory a process holds is read from /proc")
+@pytest.mark.parametrize("keep", [False, True])
+def test_freed_memory_is_kept_for_the_next_step_when_it_is_asked_for(keep: bool) -> None:
+    program = """
+import sys, psutil, numpy
+from pipeline.devices import keep_freed_memory
+if sys.argv[1] == "True":
+    keep_freed_memory()
+before = psutil.Process().memory_info().rss
+large = numpy.ones(2**24)
+del large
+print(psutil.Process().memory_info().rss - before > 2**26)
+"""
+    printed = subprocess.run([sys.executable, "-c", program, str(keep)], capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == str(keep)

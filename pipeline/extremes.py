@@ -97,10 +97,20 @@ class Extremes:
             maps = events.flatten(0, 1).float()
             if self.grid.periodic:
                 maps = F.pad(maps, (half, half, 0, 0), mode="circular")
-            shares.append(F.avg_pool2d(maps, side, stride=1).double())
-        rows = area[half : len(area) - half, None]
-        differences = ((shares[0] - shares[1]).square() * rows).sum((0, 2, 3))
-        return differences, ((shares[0].square() + shares[1].square()) * rows).sum((0, 2, 3))
+            for axis in (-2, -1):
+                maps = _running_sum(maps, side, axis)
+            shares.append(maps / side**2)
+        rows = area[half : len(area) - half]
+        squares = (shares[0] - shares[1]).square(), shares[0].square() + shares[1].square()
+        differences, both = ((each.sum((0, 3), dtype=torch.float64) * rows).sum(-1) for each in squares)
+        return differences, both
+
+
+def _running_sum(maps: Tensor, length: int, axis: int) -> Tensor:
+    """Of so many neighbours along an axis, which shrinks by one less; exact for counts, and faster than a pooling."""
+    sums = maps.cumsum(axis)
+    first, rest = sums.narrow(axis, length - 1, 1), sums.narrow(axis, length, sums.shape[axis] - length)
+    return torch.cat([first, rest - sums.narrow(axis, 0, rest.shape[axis])], dim=axis)
 
 
 def scores(counts: NDArray[np.float64]) -> Mapping[str, NDArray[np.float64]]:

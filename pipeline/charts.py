@@ -50,7 +50,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A placed line chart; `summary` is what a screen reader says."""
+    """A placed line chart; `summary` is what a screen reader says. mark: where a vertical line stands, or None."""
 
     title: str
     x_label: str
@@ -60,11 +60,29 @@ class Chart:
     y_ticks: tuple[Tick, ...]
     lines: tuple[Line, ...]
     markers: bool
+    mark: float | None = None
 
     @property
     def legend(self) -> list[Line]:
         """One line for each name, in order."""
         return list({line.name: line for line in self.lines}.values())
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A difference on a scale that a table's rows share, in per cent of its width.
+
+    low, high: the interval; outer_low, outer_high: a wider one; None without. beyond: whether the difference lies
+    outside of the scale, to the left (-1) or right (1).
+    """
+
+    zero: float | None
+    middle: float | None
+    low: float | None
+    high: float | None
+    outer_low: float | None
+    outer_high: float | None
+    beyond: int
 
 
 @dataclass(frozen=True)
@@ -82,28 +100,64 @@ class MapFrame:
 
 
 def line_chart(
-    title: str, x_label: str, y_label: str, series: Sequence[Series], *, log: bool = False, markers: bool = False
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Sequence[Series],
+    *,
+    log: bool = False,
+    log_x: bool = False,
+    markers: bool = False,
+    mark: float | None = None,
 ) -> Chart:
-    """Places `series` on linear axes, or with `log` on a logarithmic y axis, where values above 0 are drawn."""
-    kept = [_finite(one, log) for one in series]
-    x = np.concatenate([one[0] for one in kept])
-    y = np.concatenate([one[1] for one in kept])
-    x_low, x_high = _limits(x, 0)
+    """Places `series` on linear or logarithmic axes; a logarithmic one shows values above 0 alone.
+
+    mark: where on the x axis a vertical line stands.
+    """
+    kept = [_finite(one, log, log_x) for one in series]
+    x, y = (np.concatenate([one[axis] for one in kept]) for axis in (0, 1))
+    x_low, x_high = _limits(np.log10(x) if log_x else x, 0)
     y_low, y_high = _limits(np.log10(y) if log else y, 0.05)
     lines = []
     for one, (xs, ys) in zip(series, kept, strict=True):
+        places = np.log10(xs) if log_x else xs
         heights = np.log10(ys) if log else ys
-        points = [(_along_x(a, x_low, x_high), _along_y(b, y_low, y_high)) for a, b in zip(xs, heights, strict=True)]
+        points = [
+            (_along_x(a, x_low, x_high), _along_y(b, y_low, y_high)) for a, b in zip(places, heights, strict=True)
+        ]
         lines.append(Line(one.name, one.style, tuple(points)))
-    x_values = sorted(set(x.tolist()))
-    if len(x_values) > MOST_TICKS:
-        x_values = _round_values(x_low, x_high, 5, WHOLE)
-    x_ticks = [Tick(_along_x(value, x_low, x_high), _number(value)) for value in x_values]
+    x_ticks = [Tick(_along_x(place, x_low, x_high), _number(value)) for place, value in _x_values(x, log_x)]
     y_values = _log_values(y_low, y_high) if log else [(value, value) for value in _round_values(y_low, y_high, 5)]
     y_ticks = [Tick(_along_y(place, y_low, y_high), _number(value)) for place, value in y_values]
     names = ", ".join(dict.fromkeys(one.name for one in series))
     summary = f"{title}: {y_label} against {x_label} for {names}"
-    return Chart(title, x_label, y_label, summary, tuple(x_ticks), tuple(y_ticks), tuple(lines), markers)
+    at = None if mark is None else _along_x(mark, x_low, x_high)
+    return Chart(title, x_label, y_label, summary, tuple(x_ticks), tuple(y_ticks), tuple(lines), markers, at)
+
+
+Ends = tuple[float, float | None, float | None, float | None, float | None]
+
+
+def intervals(rows: Sequence[Ends], scaled: Sequence[bool]) -> list[Interval]:
+    """Rows of (difference, low, high, outer low, outer high) on one linear scale that holds zero.
+
+    scaled: which rows the scale must hold; the others are cut at its ends.
+    """
+    chosen = [row for row, inside in zip(rows, scaled, strict=True) if inside] or rows
+    values = [0.0, *(value for row in chosen for value in row if value is not None)]
+    low, high = min(values), max(values)
+    margin = 0.06 * (high - low) or 1.0
+    low, high = low - margin, high + margin
+
+    def place(value: float | None) -> float | None:
+        return None if value is None else min(100.0, max(0.0, 100 * (value - low) / (high - low)))
+
+    found = []
+    for row in rows:
+        middle, inner_low, inner_high, outer_low, outer_high = (place(end) for end in row)
+        beyond = int(row[0] > high) - int(row[0] < low)
+        found.append(Interval(place(0.0), middle, inner_low, inner_high, outer_low, outer_high, beyond))
+    return found
 
 
 def map_frame(grid: Grid) -> MapFrame:
@@ -133,10 +187,21 @@ def map_frame(grid: Grid) -> MapFrame:
     return MapFrame(MAP_WIDTH, total, MAP_LEFT, MAP_MARGIN, width, height, tuple(columns), tuple(rows))
 
 
-def _finite(series: Series, log: bool) -> tuple[np.ndarray, np.ndarray]:
+def _finite(series: Series, log: bool, log_x: bool) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(series.x, dtype=float), np.asarray(series.y, dtype=float)
-    kept = np.isfinite(y) & (y > 0 if log else True)
+    kept = np.isfinite(y) & (y > 0 if log else True) & (x > 0 if log_x else True)
     return x[kept], y[kept]
+
+
+def _x_values(x: np.ndarray, log: bool) -> list[tuple[float, float]]:
+    """Places and values of the ticks: every place where they are few, else round numbers."""
+    low, high = _limits(np.log10(x) if log else x, 0)
+    if log:
+        return _log_values(low, high)
+    values = sorted(set(x.tolist()))
+    if len(values) > MOST_TICKS:
+        values = _round_values(low, high, 5, WHOLE)
+    return [(value, value) for value in values]
 
 
 def _limits(values: np.ndarray, margin: float) -> tuple[float, float]:

@@ -50,18 +50,24 @@ def raster_png(field: NDArray[np.float32], scale: Scale, most_pixels: int) -> by
 
     Of a field with more than `most_pixels` cells only every second, third, ... row and column is drawn.
     """
-    from matplotlib import colormaps
     from PIL import Image
 
     step = math.ceil(math.sqrt(field.size / most_pixels))
     shares = (field[::-step, ::step].astype(np.float64) - scale.low) / (scale.high - scale.low)
     levels = np.clip(shares * 256, 0, 255).astype(np.uint8)
-    palette = colormaps[scale.colours](np.arange(256), bytes=True)[:, :3]
     picture = Image.fromarray(levels)
-    picture.putpalette(palette.tobytes())
+    picture.putpalette(palette(scale.colours))
     stream = io.BytesIO()
     picture.save(stream, format="png", optimize=True)
     return stream.getvalue()
+
+
+def palette(colours: str) -> bytes:
+    """256 colours of a colour map of matplotlib, three bytes each."""
+    from matplotlib import colormaps
+
+    values: NDArray[np.uint8] = colormaps[colours](np.arange(256), bytes=True)[:, :3]
+    return values.tobytes()
 
 
 def colour_stops(scale: Scale, count: int = 17) -> list[str]:

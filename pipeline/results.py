@@ -70,6 +70,7 @@ def write_setup(folder: Path, store: Store, scores: Scores, legends: Mapping[str
             "legends": dict(legends),
             "runs": [asdict(run) for run in scores.values],
             "environments": [asdict(environment) for environment in store.environments],
+            "simulation": None if scores.simulation is None else scores.simulation.tolist(),
             "domains": {domain: int(inside.sum()) for domain, inside in scores.domains.items()},
         },
     )
@@ -130,9 +131,11 @@ class Results:
         return f"{round(hours * each, 6):g} {unit}"
 
     def time_text(self, time: str) -> str:
-        """A time stamp as the record counts time."""
+        """A time stamp as the record counts time; without seconds where frames are whole minutes apart."""
         clock = {"calendar": "UTC", "local": "local time", "nominal": "(nominal)"}[self.setup["time_stamps"]]
-        return f"{time.replace('T', ' ').removesuffix('.000')} {clock}"
+        text = time.replace("T", " ").removesuffix(".000")
+        whole_minutes = (self.setup["step_hours"] * 60).is_integer()
+        return f"{text.removesuffix(':00') if whole_minutes else text} {clock}"
 
     @cached_property
     def students(self) -> dict[str, list[str]]:

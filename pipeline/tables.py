@@ -1,22 +1,56 @@
-"""The main table and the verdicts in words, as text, Markdown and plain rows for the report."""
+"""Tables and verdicts in words: plain rows for the report, as text for a terminal, as Markdown."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from pipeline.comparison import Comparison, teacher_leads
+from pipeline.comparison import TEACHERS, Comparison, teacher_leads
+from pipeline.cost import Cost
 from pipeline.results import Results
 
-NAMES = {"s2kd": "S2-KD", "fitnet": "FitNet", "unet": "U-Net", "simvp": "SimVP"}
+NAMES = {
+    "s2kd": "S2-KD",
+    "s2kd_vision": "S2-KD without text",
+    "fitnet": "FitNet",
+    "fitnet_multimodal": "FitNet with text",
+    "kd": "KD",
+    "reviewkd": "ReviewKD",
+    "sdkd": "SDKD",
+    "semantic": "semantic term alone",
+    "spectral": "spectral term alone",
+    "unet": "U-Net",
+    "resnet": "ResNet",
+    "mlp_mixer": "MLP-Mixer",
+    "simvp": "SimVP",
+    "earthfarseer": "EarthFarseer",
+    "triton": "Triton",
+}
+CONTROLS = {  # what S2-KD shows beside it
+    "s2kd_vision": "what the text adds to the loss",
+    "fitnet_multimodal": "what the loss adds to the teacher that reads text",
+}
+ABLATION = {  # method -> the terms of its loss
+    "baseline": ("prediction",),
+    "spectral": ("prediction", "spectral"),
+    "semantic": ("prediction", "semantic"),
+    "s2kd": ("prediction", "spectral", "semantic"),
+}
+BOLD_NOTE = (
+    "Bold: an MSE better than the same student's baseline, the 95 % interval of the difference, corrected for the "
+    "number of comparisons, excluding zero. MAE and SSIM are not tested."
+)
+PAPER_METRICS = ("mse", "mae", "ssim")  # of the main table; others have a table of their own
 ABSENT = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One forecaster; `cells` in the order of the table's head."""
+    """One forecaster; `cells` in the order of the table's head. bold: the positions of cells that stand out."""
 
     name: str
     cells: tuple[str, ...]
+    bold: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -30,15 +64,105 @@ def name(*words: str) -> str:
     return " ".join(NAMES.get(word, word) for word in words if word)
 
 
+def label(results: Results, model: str) -> str:
+    """The name for people of a forecaster as data/evaluate calls it: "unet s2kd", "vision teacher", "truth"."""
+    student, _, method = model.partition(" ")
+    return name(student, method) if student in results.students else name(model)
+
+
+def teachers(results: Results) -> list[str]:
+    return [run.model for run in results.runs if not run.method and run.model.endswith("teacher")]
+
+
+def references(results: Results) -> list[str]:
+    """What forecasts without having learnt: persistence, climatologies."""
+    return [run.model for run in results.runs if not run.method and not run.model.endswith("teacher")]
+
+
+def forecasters(results: Results) -> list[str]:
+    """Teachers, then students with their methods, as data/evaluate calls them."""
+    taught = [f"{student} {method}" for student, methods in results.students.items() for method in methods]
+    return [*teachers(results), *taught]
+
+
+def shown_models(results: Results) -> list[str]:
+    """Those that maps show at first sight: the first student without and with S2-KD, and the teacher."""
+    student, methods = next(iter(results.students.items()))
+    chosen = [method for method in ("baseline", "s2kd") if method in methods] or methods[:1]
+    return [*(f"{student} {method}" for method in chosen), *teachers(results)[:1]]
+
+
 def main_table(results: Results) -> Table:
-    """Teacher, each student and method, persistence, climatology; means over seeds, ± their standard deviation."""
-    metrics = {key: entry["title"] for key, entry in results.setup["metrics"].items() if entry["across_variables"]}
-    head = ("", *metrics.values(), "parameters", "latency, ms", "share of the teacher's lead")
-    rows = [_row(results, list(metrics), "teacher")]
-    for student, methods in results.students.items():
-        rows += [_row(results, list(metrics), student, method) for method in methods]
-    rows += [_row(results, list(metrics), reference) for reference in ("persistence", "climatology")]
+    """Teachers, each student and method, references; means over seeds, ± their standard deviation."""
+    titles = metric_titles(results)
+    metrics = [key for key in PAPER_METRICS if key in titles]
+    head = (*(titles[key] for key in metrics), "parameters", "operations", "latency, ms", "share of lead")
+    rows = [_row(results, metrics, model, method) for model, method in _all_forecasters(results)]
+    return Table(("", *head), tuple(rows))
+
+
+def other_scores(results: Results) -> Table | None:
+    """The same forecasters by all further scores; None where there are none."""
+    titles = {key: title for key, title in metric_titles(results).items() if key not in PAPER_METRICS}
+    if not titles:
+        return None
+    rows = []
+    for model, method in _all_forecasters(results):
+        scores = _scores(results, model, method)
+        cells = (_with_deviation(scores[key], scores.get(f"{key}_sd"), "{:.4g}") for key in titles)
+        rows.append(Row(name(model, method), tuple(cells)))
+    return Table(("", *titles.values()), tuple(rows))
+
+
+def paper_table(results: Results) -> Table:
+    """Tables 1 to 3 of the paper: teachers, then students by method, with costs and scores."""
+    titles = metric_titles(results)
+    metrics = [key for key in PAPER_METRICS if key in titles]
+    arrows = ("\N{DOWNWARDS ARROW}", "\N{DOWNWARDS ARROW}", "\N{UPWARDS ARROW}")
+    scores = (f"{titles[key]} {arrow}" for key, arrow in zip(PAPER_METRICS, arrows, strict=True) if key in titles)
+    head = ("Model", "Method", "Params (M)", "Latency (ms)", *scores, "Share of lead")
+    rows = []
+    for model, method in _all_forecasters(results):
+        standing_out = better_metrics(results, model, method)
+        cost, found = results.costs.get(model), _scores(results, model, method)
+        costs = (f"{cost.parameters / 1e6:.3g}", f"{cost.latency_ms:.1f}") if cost else (ABSENT, ABSENT)
+        cells = (f"{found[key]:.4f}" for key in metrics)
+        bold = frozenset(3 + number for number, key in enumerate(metrics) if key in standing_out)
+        share = _share(results, model, method)
+        rows.append(Row(name(model), (name(method) if method else ABSENT, *costs, *cells, share), bold))
     return Table(head, tuple(rows))
+
+
+def ablation_table(results: Results, student: str) -> Table | None:
+    """Table 4 of the paper: which terms the loss has; None where neither term was tried alone."""
+    methods = [method for method in ABLATION if method in results.students[student]]
+    if not {"semantic", "spectral"} & {*methods}:
+        return None
+    titles = metric_titles(results)
+    metrics = [key for key in PAPER_METRICS if key in titles]
+    rows = []
+    for method in methods:
+        terms = ("yes" if term in ABLATION[method] else ABSENT for term in ("prediction", "spectral", "semantic"))
+        scores, standing_out = results.metrics[student][method], better_metrics(results, student, method)
+        bold = frozenset(3 + number for number, key in enumerate(metrics) if key in standing_out)
+        rows.append(Row(name(method), (*terms, *(f"{scores[key]:.4f}" for key in metrics)), bold))
+    return Table(("", "prediction", "spectral", "semantic", *(titles[key] for key in metrics)), tuple(rows))
+
+
+def better_metrics(results: Results, model: str, method: str) -> set[str]:
+    """The metrics by which a method is better than its student's baseline beyond chance."""
+    return {
+        "mse"
+        for each in results.comparisons
+        if (each.student, each.method, each.against, each.domain) == (model, method, "baseline", "")
+        and each.verdict == "better"
+    }
+
+
+def metric_titles(results: Results) -> dict[str, str]:
+    """The scores that are one number for all variables, by key."""
+    some = _scores(results, *_all_forecasters(results)[0])
+    return {key: entry["title"] for key, entry in results.setup["metrics"].items() if key in some}
 
 
 def domain_table(results: Results) -> Table | None:
@@ -46,18 +170,12 @@ def domain_table(results: Results) -> Table | None:
     domains: dict[str, int] = results.setup["domains"]
     if not domains:
         return None
-    metrics = {key: entry["title"] for key, entry in results.setup["metrics"].items() if entry["across_variables"]}
-    columns = [(key, title, domain) for key, title in metrics.items() for domain in domains]
+    titles = metric_titles(results)
+    columns = [(key, titles[key], domain) for key in PAPER_METRICS if key in titles for domain in domains]
     head = ("", *(f"{title}, {domain}" for _, title, domain in columns), "MSE, unseen / seen")
-    forecasters = [
-        ("teacher", ""),
-        *((student, method) for student in results.students for method in results.students[student]),
-        ("persistence", ""),
-        ("climatology", ""),
-    ]
     rows = []
-    for model, method in forecasters:
-        scores = results.metrics[model][method] if method else results.metrics[model]
+    for model, method in _all_forecasters(results):
+        scores = _scores(results, model, method)
         cells = [f"{scores[f'{key}_{domain}']:.4f}" for key, _, domain in columns]
         ratio = scores["mse_unseen"] / scores["mse_seen"] if scores["mse_seen"] else float("nan")
         rows.append(Row(name(model, method), (*cells, f"{ratio:.2f}")))
@@ -88,6 +206,65 @@ def sentences(results: Results, domains: bool = False) -> list[str]:
     return [_sentence(comparison) for comparison in results.comparisons if bool(comparison.domain) is domains]
 
 
+def claims(results: Results) -> list[str]:
+    """What the run comes to, a sentence for each student: S2-KD (or what there is) against baseline and FitNet."""
+    return [_claim(results, student) for student in results.students]
+
+
+def verdict_table(results: Results, domains: bool = False) -> tuple[Table, list[Comparison]]:
+    """The comparisons as a table, and themselves in the order of its rows."""
+    chosen = [comparison for comparison in results.comparisons if bool(comparison.domain) is domains]
+    rows = []
+    for comparison in chosen:
+        pair = f"{name(comparison.method)} against {name(comparison.against)}"
+        domain = f" ({comparison.domain})" if comparison.domain else ""
+        plain = _range(comparison.low, comparison.high)
+        corrected = _range(comparison.corrected_low, comparison.corrected_high)
+        cells = (comparison.verdict, _signed(comparison.difference), plain, corrected)
+        rows.append(Row(f"{name(comparison.student)}, {pair}{domain}", cells))
+    head = ("", "verdict", "MSE difference", "95 % interval", "corrected interval")
+    return Table(head, tuple(rows)), chosen
+
+
+def of_methods(comparison: Comparison) -> bool:
+    """Whether methods are compared, not a teacher, whose lead is of another size."""
+    return comparison.method not in TEACHERS
+
+
+def seed_table(results: Results) -> Table:
+    """MSE of every seed of each student and method: how far luck with the seed reaches."""
+    seeds, values = results.seeds, seed_scores(results)
+    rows = [
+        Row(
+            name(student, method),
+            tuple(
+                f"{values[student, method, seed]:.5f}" if (student, method, seed) in values else ABSENT
+                for seed in seeds
+            ),
+        )
+        for student, methods in results.students.items()
+        for method in methods
+    ]
+    return Table(("", *(f"seed {seed}" for seed in seeds)), tuple(rows))
+
+
+def seed_scores(results: Results) -> dict[tuple[str, str, int], float]:
+    """MSE by student, method and seed, over windows, lead times and variables."""
+    scores = results.scores[(results.scores["metric"] == "mse") & results.scores["method"].notna()]
+    means = scores.groupby(["model", "method", "seed"], observed=True, as_index=False)["value"].mean()
+    keys = zip(means["model"].astype(str), means["method"].astype(str), means["seed"].astype(int), strict=True)
+    return dict(zip(keys, means["value"].astype(float), strict=True))
+
+
+def control_sentences(results: Results) -> list[str]:
+    """What each comparison with a control shows."""
+    return [
+        f"{_sentence(each)[:-1]}: {CONTROLS[each.against]}."
+        for each in results.comparisons
+        if each.against in CONTROLS and not each.domain
+    ]
+
+
 def scope(results: Results) -> str:
     """What the numbers rest on."""
     setup, seeds = results.setup, results.seeds
@@ -113,21 +290,36 @@ def as_text(table: Table) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    lines = [table.head, ("---", *["---:"] * (len(table.head) - 1)), *((row.name, *row.cells) for row in table.rows)]
+    rows = [(row.name, *(f"**{c}**" if n in row.bold else c for n, c in enumerate(row.cells))) for row in table.rows]
+    lines = [table.head, ("---", *["---:"] * (len(table.head) - 1)), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _all_forecasters(results: Results) -> list[tuple[str, str]]:
+    """Model and method of every row of a table of scores."""
+    taught = [(student, method) for student, methods in results.students.items() for method in methods]
+    alone = [(model, "") for model in references(results)]
+    return [*((model, "") for model in teachers(results)), *taught, *alone]
+
+
+def _scores(results: Results, model: str, method: str) -> dict[str, float]:
+    scores: dict[str, float] = results.metrics[model][method] if method else results.metrics[model]
+    return scores
+
+
 def _row(results: Results, metrics: list[str], model: str, method: str = "") -> Row:
-    scores = results.metrics[model][method] if method else results.metrics[model]
+    scores = _scores(results, model, method)
     cost = results.costs.get(model)
     return Row(
         name(model, method),
         (
             *(_with_deviation(scores[metric], scores.get(f"{metric}_sd"), "{:.4f}") for metric in metrics),
             f"{cost.parameters:,}" if cost else ABSENT,
-            f"{cost.latency_ms:.1f}" if cost else ABSENT,
+            f"{cost.multiply_accumulates / 1e6:.4g} M" if cost else ABSENT,
+            _latency(cost) if cost else ABSENT,
             _share(results, model, method),
         ),
+        frozenset(number for number, key in enumerate(metrics) if key in better_metrics(results, model, method)),
     )
 
 
@@ -149,6 +341,11 @@ def captions_sentence(results: Results) -> str:
     )
 
 
+def _latency(cost: Cost) -> str:
+    """Median and, where it was measured, 95th percentile."""
+    return f"{cost.latency_ms:.1f}" + ("" if math.isnan(cost.latency_p95_ms) else f" / {cost.latency_p95_ms:.1f}")
+
+
 def _share(results: Results, model: str, method: str) -> str:
     scores = results.metrics[model].get(method, {}) if method else {}
     if "share_of_lead" in scores:
@@ -159,6 +356,44 @@ def _share(results: Results, model: str, method: str) -> str:
     return "the teacher does not lead"
 
 
+VERDICTS = {
+    "better": "better than",
+    "worse": "worse than",
+    "not distinguishable": "not distinguishable from",
+}
+
+
+def _claim(results: Results, student: str) -> str:
+    methods = [method for method in results.students[student] if method != "baseline"]
+    method = "s2kd" if "s2kd" in methods else methods[-1] if methods else ""
+    found = [
+        each
+        for each in results.comparisons
+        if (each.student, each.method, each.domain) == (student, method, "") and each.against not in CONTROLS
+    ]
+    if not found:
+        return f"{name(student)}: nothing to compare; the baseline stands alone."
+    rivals: dict[str, list[str]] = {}
+    for each in found:
+        rivals.setdefault(each.verdict, []).append(_rival(each.against))
+    verdicts = ", ".join(f"{VERDICTS[verdict]} {' and '.join(against)}" for verdict, against in rivals.items())
+    text = f"{name(student)}, {name(method)}: {verdicts}"
+    scores = results.metrics[student]
+    if "baseline" in scores:
+        change = 100 * (scores[method]["mse"] / scores["baseline"]["mse"] - 1)
+        text += f": MSE {_minus(f'{change:+.1f}')}\N{NO-BREAK SPACE}% against the baseline"
+    share = scores[method].get("share_of_lead")
+    return text + (f", {100 * share:.0f}\N{NO-BREAK SPACE}% of the teacher's lead." if share is not None else ".")
+
+
+def _digits(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.5f}"
+
+
+def _rival(method: str) -> str:
+    return "the baseline" if method == "baseline" else name(method)
+
+
 def _with_deviation(value: float, deviation: float | None, layout: str) -> str:
     return layout.format(value) + ("" if deviation is None else f" ± {layout.format(deviation)}")
 
@@ -166,13 +401,18 @@ def _with_deviation(value: float, deviation: float | None, layout: str) -> str:
 def _sentence(comparison: Comparison) -> str:
     difference = _signed(comparison.difference)
     student = name(comparison.student)
-    method = "the teacher" if comparison.method == "teacher" else name(comparison.method)
-    against = "the baseline" if comparison.against == "baseline" else name(comparison.against)
-    if comparison.low is None or comparison.high is None:
+    method = f"the {comparison.method}" if comparison.method in TEACHERS else name(comparison.method)
+    against = _rival(comparison.against)
+    if comparison.low is None:
         units = f"blocks of {comparison.block_windows} windows" if comparison.simulations is None else "simulations"
         interval = f"no interval, under two {units}"
     else:
-        interval = f"95 % interval {_signed(comparison.low)} to {_signed(comparison.high)}"
+        interval = f"95 % interval {_range(comparison.low, comparison.high)}"
+        if comparison.comparisons > 1:
+            interval += (
+                f"; corrected for {comparison.comparisons} comparisons "
+                f"{_range(comparison.corrected_low, comparison.corrected_high)}"
+            )
     domain = f"{comparison.domain.capitalize()} environments: " if comparison.domain else ""
     line = (
         f"{domain}{student}, {method} against {against}: {comparison.verdict}, MSE difference {difference} ({interval})"
@@ -182,5 +422,13 @@ def _sentence(comparison: Comparison) -> str:
     return line + "."
 
 
+def _range(low: float | None, high: float | None) -> str:
+    return ABSENT if low is None or high is None else f"{_signed(low)} to {_signed(high)}"
+
+
 def _signed(value: float) -> str:
-    return f"{value:+.5f}".replace("-", "\N{MINUS SIGN}")
+    return _minus(f"{value:+.5f}")
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "\N{MINUS SIGN}")

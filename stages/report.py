@@ -2,7 +2,7 @@
 
     python -m stages.report
 
-Reads data/evaluate/, writes data/report/{index.html,tables.md,maps/}.
+Reads data/evaluate/, writes data/report/{index.html,tables.md,tables.tex,maps/}.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def test_vllm_appears_in_at_most_one_file() -> None:
 
 def test_only_params_reads_yaml_besides_what_edits_and_prints_it() -> None:
     users = {name for name in MODULES if any(other.startswith(("ruamel", "yaml")) for other in imports(name))}
-    assert users == {"pipeline.params", "pipeline.overlay", "pipeline.report"}
+    assert users == {"pipeline.params", "pipeline.overlay", "pipeline.provenance"}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, line_chart, map_frame
+from pipeline.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, intervals, line_chart, map_frame
 from pipeline.store import Grid
 
 
@@ -66,3 +66,36 @@ def test_a_regional_map_keeps_the_shape_of_the_land() -> None:
 def test_a_plane_has_plain_numbers() -> None:
     frame = map_frame(Grid(("y", "x"), np.linspace(0, 9, 10), np.linspace(0, 19, 20)))
     assert not any("°" in tick.label for tick in (*frame.x_ticks, *frame.y_ticks))
+
+
+def test_both_axes_can_be_logarithmic_and_a_power_law_is_straight() -> None:
+    wavenumber = np.array([0, 1, 10, 100])
+    series = Series("a", "m1", wavenumber, np.array([9.0, 1.0, 1e-3, 1e-6]))
+    chart = line_chart("t", "x", "y", [series], log=True, log_x=True)
+    (x0, y0), (x1, y1), (x2, y2) = chart.lines[0].points  # wavenumber 0 has no place
+    assert (x1 - x0, y1 - y0) == pytest.approx((x2 - x1, y2 - y1))
+    assert {"1", "10", "100"} <= {tick.label for tick in chart.x_ticks}
+
+
+def test_a_mark_stands_where_its_value_says() -> None:
+    chart = line_chart("t", "x", "y", [Series("a", "m1", [0, 5, 10], [1, 2, 3])], mark=5)
+    assert chart.mark == pytest.approx(chart.lines[0].points[1][0])
+
+
+def test_intervals_share_a_scale_that_holds_zero_and_what_leaves_it_is_marked() -> None:
+    rows = [(-0.1, -0.2, 0.0, -0.3, 0.1), (0.2, 0.1, 0.3, None, None), (-9.0, -10.0, -8.0, -11.0, -7.0)]
+    first, second, far = intervals(rows, [True, True, False])
+    assert first.zero == second.zero == far.zero
+    assert first.high == first.zero  # both are 0
+    assert (first.middle - first.zero) / (second.middle - second.zero) == pytest.approx(-0.5)  # type: ignore[operator]
+    assert 0 < first.outer_low < first.low < first.middle < first.high < first.outer_high  # type: ignore[operator]
+    assert second.outer_low is None
+    assert (first.beyond, second.beyond, far.beyond) == (0, 0, -1)
+    assert far.low == far.high == far.middle == 0
+
+
+def test_intervals_without_a_row_to_scale_by_are_scaled_by_all() -> None:
+    (only,) = intervals([(-9.0, -10.0, -8.0, None, None)], [False])
+    assert only.beyond == 0
+    assert only.low is not None
+    assert 0 < only.low < 100

@@ -8,7 +8,16 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.render import Scale, colour_stops, error_scale, field_scale, maps_png, raster_png, units_text
+from pipeline.render import (
+    Scale,
+    colour_stops,
+    error_scale,
+    field_scale,
+    maps_png,
+    palette,
+    raster_png,
+    units_text,
+)
 from pipeline.store import Grid, Variable
 from tests.fields import describe
 
@@ -95,3 +104,10 @@ def test_axes_of_a_plane_are_drawn_in_its_units() -> None:
     variable = Variable("smoke", "m-1", "smoke")
     drawn = [maps_png({"a": RAMP}, variable, grid, Scale(0, 11, "viridis")) for grid in grids]
     assert len(set(drawn)) == 3
+
+
+def test_a_palette_has_256_colours_and_grows_lighter_evenly() -> None:
+    colours = np.frombuffer(palette("viridis"), dtype=np.uint8).reshape(256, 3)
+    lightness = colours @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(lightness[::8]) > 0).all()
+    assert tuple(colours[0]) == (68, 1, 84)

@@ -28,9 +28,9 @@ def row(table: tables.Table, name: str) -> dict[str, str]:
 
 def test_the_main_table_has_teacher_students_and_references_in_order(folder: Path) -> None:
     table = tables.main_table(Results(folder))
-    names = ["teacher", "U-Net baseline", "U-Net FitNet", "U-Net S2-KD", "persistence", "climatology"]
+    names = ["teacher", "vision teacher", "U-Net baseline", "U-Net FitNet", "U-Net S2-KD", "persistence", "climatology"]
     assert [row.name for row in table.rows] == names
-    assert table.head[1:] == ("MSE", "MAE", "SSIM", "parameters", "latency, ms", "share of the teacher's lead")
+    assert table.head[1:] == ("MSE", "MAE", "SSIM", "parameters", "operations", "latency, ms", "share of lead")
 
 
 def test_cells_show_mean_and_deviation_over_seeds_and_the_share_in_per_cent(folder: Path) -> None:
@@ -41,7 +41,7 @@ def test_cells_show_mean_and_deviation_over_seeds_and_the_share_in_per_cent(fold
     cells = row(tables.main_table(Results(folder)), "U-Net S2-KD")
     assert cells["MSE"] == "0.5000 ± 0.1000"
     assert cells["SSIM"] == "0.7500 ± 0.0010"
-    assert cells["share of the teacher's lead"] == "36 ± 5 %"
+    assert cells["share of lead"] == "36 ± 5 %"
 
 
 def test_a_teacher_that_does_not_lead_is_said_not_to(folder: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_teacher_that_does_not_lead_is_said_not_to(folder: Path) -> None:
     differences[0] |= {"difference": 0.1, "low": 0.05, "high": 0.2, "verdict": "worse"}
     rewrite(folder / "differences.json", differences)
     results = Results(folder)
-    assert row(tables.main_table(results), "U-Net S2-KD")["share of the teacher's lead"] == "the teacher does not lead"
+    assert row(tables.main_table(results), "U-Net S2-KD")["share of lead"] == "the teacher does not lead"
     assert "the teacher does not lead" in tables.sentences(results)[0]
 
 
@@ -95,6 +95,87 @@ def test_missing_results_are_a_sentence(tmp_path: Path) -> None:
         Results(tmp_path)
 
 
+def changed(folder: Path, method: str, against: str, /, **numbers: object) -> Results:
+    """The results with other numbers in one comparison."""
+    differences = json.loads((folder / "differences.json").read_text())
+    (found,) = [each for each in differences if (each["method"], each["against"]) == (method, against)]
+    found |= numbers
+    rewrite(folder / "differences.json", differences)
+    return Results(folder)
+
+
+@pytest.mark.parametrize("verdict", ["better", "not distinguishable", "worse"])
+def test_the_claim_says_better_only_where_the_verdict_does(folder: Path, verdict: str) -> None:
+    changed(folder, "s2kd", "baseline", verdict=verdict)
+    (claim,) = tables.claims(changed(folder, "s2kd", "fitnet", verdict="not distinguishable"))
+    words = {"worse": "worse than the baseline", "better": "better than the baseline"}
+    expected = words.get(verdict, "not distinguishable from the baseline and FitNet")
+    assert claim.startswith(f"U-Net, S2-KD: {expected}")
+    assert ("better" in claim) == (verdict == "better")
+
+
+@pytest.mark.parametrize(("verdict", "bold"), [("better", {0}), ("not distinguishable", set()), ("worse", set())])
+def test_bold_is_an_mse_whose_interval_excludes_zero_on_the_good_side(
+    folder: Path, verdict: str, bold: set[int]
+) -> None:
+    results = changed(folder, "s2kd", "baseline", verdict=verdict)
+    for table, first in ((tables.main_table(results), 0), (tables.paper_table(results), 3)):
+        found = {row.name + row.cells[0]: row.bold for row in table.rows}
+        name = "U-NetS2-KD" if first else next(key for key in found if key.startswith("U-Net S2-KD"))
+        assert found[name] == {first + number for number in bold}
+    mse = tables.main_table(results).rows[4].cells[0]
+    assert (f"**{mse}**" in tables.as_markdown(tables.main_table(results))) == bool(bold)
+
+
+def test_the_verdicts_table_has_a_row_for_each_comparison_with_both_intervals(folder: Path) -> None:
+    numbers = {"difference": -0.002, "low": -0.003, "high": -0.001, "corrected_low": -0.004, "corrected_high": 0.001}
+    results = changed(folder, "s2kd", "fitnet", **numbers, verdict="not distinguishable")
+    table, compared = tables.verdict_table(results)
+    assert len(table.rows) == len(compared) == len(results.comparisons)
+    cells = row(table, "U-Net, S2-KD against FitNet")
+    assert cells["verdict"] == "not distinguishable"
+    assert cells["95 % interval"] == "\N{MINUS SIGN}0.00300 to \N{MINUS SIGN}0.00100"
+    assert cells["corrected interval"] == "\N{MINUS SIGN}0.00400 to +0.00100"
+    assert [tables.of_methods(each) for each in compared] == [each.method in ("fitnet", "s2kd") for each in compared]
+
+
+def test_seeds_and_their_mean_agree_with_the_main_score(folder: Path) -> None:
+    results = Results(folder)
+    scores = tables.seed_scores(results)
+    for method in ("baseline", "fitnet", "s2kd"):
+        mean = sum(scores["unet", method, seed] for seed in (42, 43)) / 2
+        assert mean == pytest.approx(results.metrics["unet"][method]["mse"])
+    assert row(tables.seed_table(results), "U-Net S2-KD")["seed 43"] == f"{scores['unet', 's2kd', 43]:.5f}"
+
+
+def test_controls_are_named_for_people_and_say_what_they_show(folder: Path) -> None:
+    assert tables.control_sentences(Results(folder)) == []
+    results = changed(folder, "s2kd", "fitnet", against="s2kd_vision")
+    (sentence,) = tables.control_sentences(results)
+    assert sentence.startswith("U-Net, S2-KD against S2-KD without text: ")
+    assert sentence.endswith(": what the text adds to the loss.")
+    assert tables.label(results, "vision teacher") == "vision teacher"
+    assert tables.label(results, "unet s2kd_vision") == "U-Net S2-KD without text"
+
+
+def test_the_ablation_is_there_where_a_term_was_tried_alone(folder: Path) -> None:
+    assert tables.ablation_table(Results(folder), "unet") is None
+    setup = json.loads((folder / "setup.json").read_text())
+    setup["runs"] = [run | ({"method": "semantic"} if run["method"] == "fitnet" else {}) for run in setup["runs"]]
+    rewrite(folder / "setup.json", setup)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["unet"]["semantic"] = metrics["unet"].pop("fitnet")
+    rewrite(folder / "metrics.json", metrics)
+    table = tables.ablation_table(Results(folder), "unet")
+    assert table is not None
+    assert [each.name for each in table.rows] == ["baseline", "semantic term alone", "S2-KD"]
+    assert [each.cells[:3] for each in table.rows] == [
+        ("yes", "\N{EN DASH}", "\N{EN DASH}"),
+        ("yes", "\N{EN DASH}", "yes"),
+        ("yes", "yes", "yes"),
+    ]
+
+
 def with_domains(folder: Path) -> Results:
     """The results as if the test split had seen and unseen environments."""
     setup = json.loads((folder / "setup.json").read_text())
@@ -103,7 +184,9 @@ def with_domains(folder: Path) -> Results:
     setup["environments"] = [{"name": n, "seen": seen, "parameters": {"wind": 3.0}} for n, seen in names.items()]
     rewrite(folder / "setup.json", setup)
     metrics = json.loads((folder / "metrics.json").read_text())
-    leaves = [metrics[name] for name in ("teacher", "persistence", "climatology")] + list(metrics["unet"].values())
+    leaves = [metrics[name] for name in ("teacher", "vision teacher", "persistence", "climatology")] + list(
+        metrics["unet"].values()
+    )
     for number, leaf in enumerate(leaves):
         for key in ("mse", "mae", "ssim"):
             leaf |= {f"{key}_seen": 0.25 + number, f"{key}_unseen": 2 * (0.25 + number)}
@@ -118,7 +201,7 @@ def test_seen_and_unseen_environments_have_a_table_of_their_own(folder: Path) ->
     results = with_domains(folder)
     table = tables.domain_table(results)
     assert table is not None
-    names = ["teacher", "U-Net baseline", "U-Net FitNet", "U-Net S2-KD", "persistence", "climatology"]
+    names = ["teacher", "vision teacher", "U-Net baseline", "U-Net FitNet", "U-Net S2-KD", "persistence", "climatology"]
     assert [row.name for row in table.rows] == names
     assert row(table, "teacher")["MSE, seen"] == "0.2500"
     assert row(table, "teacher")["MSE, unseen"] == "0.5000"

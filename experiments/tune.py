@@ -40,7 +40,7 @@ def queue_grid(settings: list[str]) -> None:
     common = [f"methods={listed(METHODS)}", f"seeds={listed(SEEDS)}", "dump_features.forecasts=true", *settings]
     for lambda_, scale in GRID:
         own = ",".join(f"{method}:{{lambda:{factor * lambda_:g}}}" for method, factor in FACTORS.items())
-        values = [f"lambda={lambda_}", f"distill.target_scale={scale}", f"distill.tuned={{{own}}}"]
+        values = [f"lambda={lambda_}", f"distill.target_scale={scale}", f"++distill.tuned={{{own}}}"]  # ++: a new key
         queue(name(lambda_, scale), [*values, *common])
 
 

@@ -1,6 +1,7 @@
 """The console command `s2kd`.
 
 s2kd table                  prints the main table and where the report is
+s2kd compare REV REV...     puts the results of commits or experiments on one page, without touching the workspace
 s2kd apply OVERLAY.yaml     merges a ready setting from experiments/ into params.yaml, keeping its comments
 s2kd doctor                 checks this machine and params.yaml, and says what is missing and how to get it
 s2kd keep [CAPTIONS]        takes the captions of a table into the log, so that they are not asked for again
@@ -28,6 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     table = commands.add_parser("table", help="print the main table and where the report is")
     table.set_defaults(run=lambda _: print_table())
+    compared = commands.add_parser("compare", help="put the results of several commits or experiments on one page")
+    compared.add_argument("revisions", nargs="+", metavar="REV", help="commit, branch, tag, experiment, or: workspace")
+    compared.add_argument("--output", type=Path, default=paths.WORK / "compare.html", help="the page")
+    compared.add_argument("--latex", type=Path, metavar="FILE", help="write the paper's tables of each for LaTeX too")
+    compared.set_defaults(run=lambda options: compare_revisions(options.revisions, options.output, options.latex))
     apply = commands.add_parser("apply", help="merge a ready setting into params.yaml, keeping its comments")
     apply.add_argument("overlay", type=Path, metavar="OVERLAY.yaml")
     apply.set_defaults(run=lambda options: apply_overlay(options.overlay))
@@ -94,6 +100,13 @@ def print_table() -> None:
         print("\n".join(tables.sentences(results, domains=True)))
     report = paths.REPORT / "index.html"
     print(f"\nReport: {report}" if report.is_file() else f"\n{report} is missing; `dvc repro report` makes it")
+
+
+def compare_revisions(revisions: Sequence[str], output: Path, latex: Path | None) -> None:
+    from pipeline.compare import compare
+
+    print(compare(revisions, output, latex))
+    print(f"\nPage: {output}")
 
 
 def apply_overlay(path: Path) -> None:

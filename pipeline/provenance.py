@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.params import Params
 from pipeline.results import Results
@@ -84,6 +86,21 @@ def parameters_text(params: Params) -> str:
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(params.model_dump(mode="json", by_alias=True, exclude={"runtime"}), stream)
     return stream.getvalue()
+
+
+def flat_parameters(text: str) -> dict[str, Any]:
+    """params.yaml of any time, as it stands: key with dots -> value."""
+    from ruamel.yaml import YAML
+
+    return dict(_leaves(YAML(typ="safe", pure=True).load(text) or {}))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _outputs(lock: Path) -> tuple[Output, ...]:

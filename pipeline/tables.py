@@ -218,9 +218,9 @@ def verdict_table(results: Results, domains: bool = False) -> tuple[Table, list[
     for comparison in chosen:
         pair = f"{name(comparison.method)} against {name(comparison.against)}"
         domain = f" ({comparison.domain})" if comparison.domain else ""
-        plain = _range(comparison.low, comparison.high)
-        corrected = _range(comparison.corrected_low, comparison.corrected_high)
-        cells = (comparison.verdict, _signed(comparison.difference), plain, corrected)
+        plain = span(comparison.low, comparison.high)
+        corrected = span(comparison.corrected_low, comparison.corrected_high)
+        cells = (comparison.verdict, signed(comparison.difference), plain, corrected)
         rows.append(Row(f"{name(comparison.student)}, {pair}{domain}", cells))
     head = ("", "verdict", "MSE difference", "95 % interval", "corrected interval")
     return Table(head, tuple(rows)), chosen
@@ -399,7 +399,7 @@ def _with_deviation(value: float, deviation: float | None, layout: str) -> str:
 
 
 def _sentence(comparison: Comparison) -> str:
-    difference = _signed(comparison.difference)
+    difference = signed(comparison.difference)
     student = name(comparison.student)
     method = f"the {comparison.method}" if comparison.method in TEACHERS else name(comparison.method)
     against = _rival(comparison.against)
@@ -407,11 +407,11 @@ def _sentence(comparison: Comparison) -> str:
         units = f"blocks of {comparison.block_windows} windows" if comparison.simulations is None else "simulations"
         interval = f"no interval, under two {units}"
     else:
-        interval = f"95 % interval {_range(comparison.low, comparison.high)}"
+        interval = f"95 % interval {span(comparison.low, comparison.high)}"
         if comparison.comparisons > 1:
             interval += (
                 f"; corrected for {comparison.comparisons} comparisons "
-                f"{_range(comparison.corrected_low, comparison.corrected_high)}"
+                f"{span(comparison.corrected_low, comparison.corrected_high)}"
             )
     domain = f"{comparison.domain.capitalize()} environments: " if comparison.domain else ""
     line = (
@@ -422,11 +422,13 @@ def _sentence(comparison: Comparison) -> str:
     return line + "."
 
 
-def _range(low: float | None, high: float | None) -> str:
-    return ABSENT if low is None or high is None else f"{_signed(low)} to {_signed(high)}"
+def span(low: float | None, high: float | None) -> str:
+    """An interval as people read it."""
+    return ABSENT if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A difference with its sign."""
     return _minus(f"{value:+.5f}")
 
 

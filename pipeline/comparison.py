@@ -26,9 +26,10 @@ BEYOND = 25  # bootstrap samples beyond each limit of the corrected interval, at
 AT_ONCE = 500  # bootstrap samples, so that memory does not grow with their number
 TEACHERS = ("teacher", "vision teacher")
 AGAINST_EACH_OTHER = (
+    ("teacher", "vision teacher"),  # what the text adds to the teacher
     ("s2kd", "fitnet"),
-    ("s2kd", "fitnet_multimodal"),  # what the paper's two losses add to the better teacher
-    ("s2kd", "s2kd_vision"),  # what the text adds to the losses
+    ("s2kd", "semantic"),  # what the spectral term adds
+    ("s2kd", "s2kd_vision"),  # what the text adds
 )
 Verdict = Literal["better", "worse", "not distinguishable"]
 
@@ -90,7 +91,7 @@ def students(scores: Scores) -> dict[str, dict[str, list[Run]]]:
 
 
 def teacher_leads(comparison: Comparison) -> bool:
-    """Whether the teacher is ahead of the baseline by more than chance (by any amount, if there is no interval)."""
+    """Whether a comparison of the teacher with the baseline has it ahead by more than chance (or without interval)."""
     return comparison.verdict == "better" or (comparison.low is None and comparison.difference < 0)
 
 
@@ -99,7 +100,8 @@ def metrics_tree(scores: Scores, comparisons: list[Comparison]) -> dict[str, Any
 
     The share is left out where the teacher does not lead: a ratio to nothing means nothing.
     """
-    led = {each.student for each in comparisons if each.method == "teacher" and not each.domain and teacher_leads(each)}
+    of_teacher = [each for each in comparisons if (each.method, each.against, each.domain) == ("teacher", "baseline", "")]
+    led = {each.student for each in of_teacher if teacher_leads(each)}
     tree: dict[str, Any] = {}
     for (model, method), runs in scores.groups().items():
         leaf = _leaf(scores, runs)

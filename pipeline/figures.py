@@ -21,7 +21,6 @@ STYLES = {  # CSS classes of the lines; further methods take m1, m2, ...
     "climatology": "climatology",
     "baseline": "baseline",
     "fitnet": "fitnet",
-    "fitnet_multimodal": "fitnet dashed",
     "s2kd": "s2kd",
     "s2kd_vision": "s2kd dashed",
     "semantic": "semantic",

@@ -13,7 +13,6 @@ NAMES = {
     "s2kd": "S2-KD",
     "s2kd_vision": "S2-KD without text",
     "fitnet": "FitNet",
-    "fitnet_multimodal": "FitNet with text",
     "kd": "KD",
     "reviewkd": "ReviewKD",
     "sdkd": "SDKD",
@@ -28,7 +27,6 @@ NAMES = {
 }
 CONTROLS = {  # what S2-KD shows beside it
     "s2kd_vision": "what the text adds to the loss",
-    "fitnet_multimodal": "what the loss adds to the teacher that reads text",
 }
 ABLATION = {  # method -> the terms of its loss
     "baseline": ("prediction",),
@@ -391,7 +389,7 @@ def _digits(value: float | None) -> str:
 
 
 def _rival(method: str) -> str:
-    return "the baseline" if method == "baseline" else name(method)
+    return f"the {method}" if method in ("baseline", *TEACHERS) else name(method)
 
 
 def _with_deviation(value: float, deviation: float | None, layout: str) -> str:
@@ -417,7 +415,7 @@ def _sentence(comparison: Comparison) -> str:
     line = (
         f"{domain}{student}, {method} against {against}: {comparison.verdict}, MSE difference {difference} ({interval})"
     )
-    if comparison.method == "teacher" and not teacher_leads(comparison):
+    if (comparison.method, comparison.against) == ("teacher", "baseline") and not teacher_leads(comparison):
         line += "; the teacher does not lead, so there is no share of its lead to give"
     return line + "."
 

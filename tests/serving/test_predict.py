@@ -13,7 +13,7 @@ import xarray as xr
 from pipeline import cli
 from pipeline.errors import UserError
 from pipeline.serving.predict import predict
-from tests.serving.conftest import Exported
+from tests.exported import Exported
 
 
 def opened(path: Path) -> xr.Dataset:

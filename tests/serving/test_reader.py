@@ -12,8 +12,8 @@ from pipeline.errors import UserError
 from pipeline.params import Fetch, Ingest
 from pipeline.serving.reader import open_windows
 from pipeline.serving.spec import Spec
+from tests.exported import Exported
 from tests.helpers import write_weatherbench
-from tests.serving.conftest import Exported
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import xarray as xr
 
 from pipeline import cli
 from pipeline.serving.predict import predict
-from tests.serving.conftest import Exported
+from tests.exported import Exported
 from tests.test_report import CHROMIUM
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"

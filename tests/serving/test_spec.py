@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.serving import spec as specs
 from pipeline.serving.model import Model
-from tests.serving.conftest import Exported
+from tests.exported import Exported
 
 
 def test_a_description_says_what_the_record_says(exported: Exported) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from torch.multiprocessing import ProcessRaisedException
 
 from pipeline import feature_dump
 from pipeline.embeddings import Embeddings
@@ -45,9 +47,9 @@ def datasets(store: Store) -> tuple[WindowDataset, WindowDataset]:
     return WindowDataset(store, "train", text=text), WindowDataset(store, "validation", text=text)
 
 
-def run(store: Store, path: Path, teacher: Teacher | None = None, **settings: Any) -> Features:
+def run(store: Store, path: Path, teacher: Teacher | None = None, runtime: Runtime = CPU, **settings: Any) -> Features:
     values = DumpFeatures.model_validate({"batch_size": 4, "shard_megabytes": 0.002} | settings)
-    dump(teacher or teacher_for(store), *datasets(store), path, values, CPU, origin={"teacher": "simvp"})
+    dump(teacher or teacher_for(store), *datasets(store), path, values, runtime, origin={"teacher": "simvp"})
     return Features(path)
 
 
@@ -137,7 +139,11 @@ def kill_after(teacher: Teacher, batches: int) -> list[int]:
 @pytest.mark.parametrize("forecasts", [False, True])
 def test_a_killed_dump_goes_on_at_its_shard_and_ends_in_the_same_bytes(store: Store, forecasts: bool) -> None:
     # both ways 15 windows are a shard: a window's forecast takes twice what its features take
-    settings = {"checked_windows": 1, "forecasts": forecasts, "shard_megabytes": 0.004 if forecasts else 0.002}
+    settings: dict[str, Any] = {
+        "checked_windows": 1,
+        "forecasts": forecasts,
+        "shard_megabytes": 0.004 if forecasts else 0.002,
+    }
     teacher = teacher_for(store)
     whole = kill_after(teacher, 10**6)
     run(store, Path("whole.zarr"), teacher, **settings)
@@ -186,3 +192,50 @@ def test_a_stored_value_that_differs_from_a_computed_one_stops_the_stage(
     number = store.windows.of("validation")[-1]
     with pytest.raises(RuntimeError, match=f"stored {name} of window {number} differ by"):
         run(store, Path("features.zarr"), forecasts=True)
+
+
+class Counter:
+    """A hook that leaves a line for each forward pass in a file of its process, and breaks after some."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self.calls = 0
+
+    def __call__(self, *_: object) -> None:
+        if self.calls == self.last:
+            raise KilledError
+        self.calls += 1
+        with Path(f"calls-{os.getpid()}").open("a") as file:
+            file.write("x")
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_shards_and_end_in_the_bytes_of_one_even_if_killed(store: Store) -> None:
+    settings: dict[str, Any] = {"checked_windows": 1, "forecasts": True, "shard_megabytes": 0.004}
+    two = Runtime(accelerator="cpu", devices=2)
+    teacher = teacher_for(store)
+    whole = kill_after(teacher, 10**6)
+    run(store, Path("whole.zarr"), teacher, **settings)
+    for path, last in (("killed.zarr", 6), ("killed.zarr", 10**6), ("shared.zarr", 10**6)):
+        for file in Path().glob("calls-*"):
+            file.unlink()
+        teacher = teacher_for(store)
+        teacher.register_forward_pre_hook(Counter(last))
+        if last == 6:  # within the second of two shards that are a process's
+            with pytest.raises(ProcessRaisedException, match="KilledError"):
+                run(store, Path(path), teacher, two, **settings)
+        else:
+            run(store, Path(path), teacher, two, **settings)
+    batches = [len(file.read_text()) for file in Path().glob("calls-*")]
+    assert len(batches) == 2
+    assert sum(batches) == len(whole)  # each shard once, and the window that the first process checks
+    assert content(Path("shared.zarr")) == content(Path("killed.zarr")) == content(Path("whole.zarr"))
+
+
+def test_a_broken_writer_stops_the_dump(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(feature_dump, "write_shard", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(store, Path("features.zarr"))

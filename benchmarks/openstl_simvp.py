@@ -57,7 +57,7 @@ def openstl_model(folder: Path) -> nn.Module:
     model: nn.Module = kind(shape, **WIDTHS, model_type="gSTA", mlp_ratio=8.0, drop_path=0.0)
     for each in model.modules():
         if hasattr(each, "drop_prob"):  # a rate of 0 is the last block's: the first ones' begins at 0.01
-            each.drop_prob = 0.0
+            vars(each)["drop_prob"] = 0.0
     return model
 
 

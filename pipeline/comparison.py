@@ -100,8 +100,8 @@ def metrics_tree(scores: Scores, comparisons: list[Comparison]) -> dict[str, Any
 
     The share is left out where the teacher does not lead: a ratio to nothing means nothing.
     """
-    of_teacher = [each for each in comparisons if (each.method, each.against, each.domain) == ("teacher", "baseline", "")]
-    led = {each.student for each in of_teacher if teacher_leads(each)}
+    key = ("teacher", "baseline", "")
+    led = {c.student for c in comparisons if (c.method, c.against, c.domain) == key and teacher_leads(c)}
     tree: dict[str, Any] = {}
     for (model, method), runs in scores.groups().items():
         leaf = _leaf(scores, runs)

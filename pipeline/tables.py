@@ -25,9 +25,12 @@ NAMES = {
     "earthfarseer": "EarthFarseer",
     "triton": "Triton",
 }
-CONTROLS = {  # what S2-KD shows beside it
-    "s2kd_vision": "what the text adds to the loss",
+CONTROLS = {  # what a comparison shows: S2-KD, or the teacher, against the same with a part taken away
+    ("s2kd", "s2kd_vision"): "what the text adds to the loss",
+    ("s2kd", "semantic"): "what the spectral term adds",
+    ("teacher", "vision teacher"): "what the text adds to the teacher",
 }
+RIVALS = ("baseline", "fitnet")  # whom the claim names
 ABLATION = {  # method -> the terms of its loss
     "baseline": ("prediction",),
     "spectral": ("prediction", "spectral"),
@@ -257,9 +260,9 @@ def seed_scores(results: Results) -> dict[tuple[str, str, int], float]:
 def control_sentences(results: Results) -> list[str]:
     """What each comparison with a control shows."""
     return [
-        f"{_sentence(each)[:-1]}: {CONTROLS[each.against]}."
+        f"{_sentence(each)[:-1]}: {CONTROLS[each.method, each.against]}."
         for each in results.comparisons
-        if each.against in CONTROLS and not each.domain
+        if (each.method, each.against) in CONTROLS and not each.domain
     ]
 
 
@@ -367,7 +370,7 @@ def _claim(results: Results, student: str) -> str:
     found = [
         each
         for each in results.comparisons
-        if (each.student, each.method, each.domain) == (student, method, "") and each.against not in CONTROLS
+        if (each.student, each.method, each.domain) == (student, method, "") and each.against in RIVALS
     ]
     if not found:
         return f"{name(student)}: nothing to compare; the baseline stands alone."

@@ -200,7 +200,6 @@ def test_a_browser_shows_the_comparison_without_an_error_or_an_outside_request(
 @pytest.mark.slow
 def test_experiments_are_compared_by_name_and_dvc_draws_their_curves(built: Clone, tmp_path: Path) -> None:
     clone = built.copied(tmp_path / "clone")
-    clone.commit("What was run")
     clone.dvc("exp", "run", "-S", "beta=0.7", "--name", "stronger")
     before = clone.files("data/evaluate")
     printed = clone.run(

@@ -14,7 +14,7 @@ from pipeline.stage import run
 from pipeline.store import Store
 from pipeline.students.base import build, save_student
 from pipeline.windows import WindowDataset
-from pipeline.work import Work, replacing
+from pipeline.work import Work
 
 
 def main(params: Params, student: str, method: str) -> None:
@@ -37,7 +37,11 @@ def main(params: Params, student: str, method: str) -> None:
     code += ["pipeline.students.base", f"pipeline.students.{student}"]
     code += [f"pipeline.losses.{name}" for name in (method, "spectrum", "s2kd")]
     # kept, because a sweep of beta comes back to a baseline that beta does not touch
-    with Work("distill", inputs, values, code, keep=24) as work, replacing(paths.distilled(student, method)) as folder:
+    kept, target = (
+        Work("distill", inputs, values, code, keep=24, node=params.runtime.node),
+        paths.distilled(student, method),
+    )
+    with kept as work, work.output(target) as folder:
         for seed in params.seeds:
             torch.manual_seed(seed)
             model = DistilledStudent(build(problem=Problem.of(store, settings.residual), **arguments), features, loss)

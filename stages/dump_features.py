@@ -19,7 +19,8 @@ def main(params: Params, modality: str = "multimodal") -> None:
     """Runs one teacher once over the windows that students learn from."""
     store, text, teacher = Store(paths.STORE), read_by(modality), paths.teacher(modality)
     inputs = [paths.STORE, teacher, *([paths.EMBEDDINGS] if text else [])]
-    code = ["pipeline.feature_dump", "pipeline.layers", "pipeline.teachers.base", f"pipeline.teachers.{params.teacher}"]
+    code = [f"pipeline.{name}" for name in ("feature_dump", "moments", "layers", "teachers.base")]
+    code += [f"pipeline.teachers.{params.teacher}"]
     with Work("dump_features", inputs, params.dump_features, code, node=params.runtime.node) as work:
         dump(
             load(teacher),

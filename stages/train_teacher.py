@@ -16,7 +16,7 @@ from pipeline.stage import run
 from pipeline.store import Store
 from pipeline.teachers.base import build, save_teacher
 from pipeline.windows import WindowDataset
-from pipeline.work import Work, replacing
+from pipeline.work import Work
 
 
 def main(params: Params, modality: str = "multimodal") -> None:
@@ -36,7 +36,7 @@ def main(params: Params, modality: str = "multimodal") -> None:
     code = ["pipeline.training", "pipeline.checkpoint", "pipeline.devices", "pipeline.distillation", "pipeline.layers"]
     code += ["pipeline.teachers.base", f"pipeline.teachers.{params.teacher}"]
     inputs = [paths.STORE, *([paths.EMBEDDINGS] if text else [])]
-    with Work("train_teacher", inputs, [arguments, settings, params.seed], code) as work:
+    with Work("train_teacher", inputs, [arguments, settings, params.seed], code, node=params.runtime.node) as work:
         history = training.fit(
             teacher,
             TeacherObjective(statistics),
@@ -48,7 +48,7 @@ def main(params: Params, modality: str = "multimodal") -> None:
             work=work,
             name=f"{modality}-teacher",
         )
-        with replacing(paths.teacher(modality)) as folder:
+        with work.output(paths.teacher(modality)) as folder:
             save_teacher(teacher, folder, **arguments)
             training.write_history(history, folder)
 

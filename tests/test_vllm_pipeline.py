@@ -95,7 +95,7 @@ def test_every_stage_runs_and_every_window_is_captioned_once(built: Captioned) -
     students = ["distill@unet-baseline", "distill@unet-s2kd"]
     stages = ["check", "fetch", "ingest", "caption", "embed"]
     stages += ["train_teacher@multimodal", "dump_features@multimodal", *students]
-    assert built.printed.stages == [*stages, "evaluate", "report"]
+    assert built.printed.stages == [*stages, "evaluate", "export", "report"]
     windows = len(built.store.windows)
     assert f"{SPOKE} {windows} captions" in built.printed.output
     assert answers(built.clone) == windows

@@ -156,7 +156,12 @@ def methods_decided_by(**changes: Any) -> set[str]:
 
 
 def test_other_methods_options_and_other_students_sizes_decide_nothing() -> None:
-    assert methods_decided_by(spectral_axes="tokens", frequency_cutoff=0.3) == {"s2kd", "spectral", "sdkd"}
+    assert methods_decided_by(spectral_axes="tokens", frequency_cutoff=0.3) == {
+        "s2kd",
+        "s2kd_vision",
+        "spectral",
+        "sdkd",
+    }
     assert methods_decided_by(sizes={"resnet": {"width": 4}}) == set()
     assert methods_decided_by(sizes={"unet": {"width": 4}}) == methods_decided_by(epochs=3) == set(LOSSES)
 

@@ -92,7 +92,7 @@ def test_queued_values_end_in_a_table_that_names_beta_and_scores(built: Clone, t
     assert columns[0] == "Experiment"
     assert columns[-1] == "beta"
     assert "unet.s2kd.mse" in columns
-    assert len(columns) <= 6, table
+    assert len(columns) <= 8, table
     assert {row[-1].strip() for row in rows} == {"0.1", "0.5"}
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_teacher_whose_machine_died_goes_on_after_its_last_epoch(built: Clone, tmp_path: Path) -> None:
-    clone = _unfinished(built, tmp_path, "train_teacher")
+    clone = _unfinished(built, tmp_path, "train_teacher@multimodal")
     with _running(clone) as process:
         _wait_for(process, lambda: _parts(clone, "train_teacher", "multimodal-teacher-0*"))
         os.killpg(process.pid, signal.SIGKILL)
@@ -34,7 +34,7 @@ def test_a_teacher_whose_machine_died_goes_on_after_its_last_epoch(built: Clone,
 
 
 def test_features_whose_process_was_shot_keep_the_shards_that_were_written(built: Clone, tmp_path: Path) -> None:
-    clone = _unfinished(built, tmp_path, "dump_features")
+    clone = _unfinished(built, tmp_path, "dump_features@multimodal")
     with _running(clone) as process:
         _wait_for(process, lambda: len(_parts(clone, "dump_features", "features.zarr/features/c/*/0/0")) >= 2)
         _stage_of(process, "dump_features").kill()

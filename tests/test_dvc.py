@@ -86,13 +86,15 @@ def test_queued_values_end_in_a_table_that_names_beta_and_scores(built: Clone, t
     ran = clone.dvc("exp", "run", "--run-all")
     assert ran.stages == AFTER_BETA, "0.5 comes from the cache"
 
-    table = clone.dvc("exp", "show", "--only-changed", "--md", "--drop", "data/.*|Created|State|Executor").output
+    table = clone.dvc(
+        "exp", "show", "--only-changed", "--md", "--drop", "data/.*|.*openstl.*|Created|State|Executor"
+    ).output
     header, _, *rows = (line.strip("|").split("|") for line in table.strip().splitlines())
     columns = [column.strip() for column in header]
     assert columns[0] == "Experiment"
     assert columns[-1] == "beta"
     assert "unet.s2kd.mse" in columns
-    assert len(columns) <= 8, table
+    assert len(columns) <= 6, table
     assert {row[-1].strip() for row in rows} == {"0.1", "0.5"}
 
 

@@ -29,7 +29,7 @@ from pipeline.devices import on_devices
 from pipeline.moments import Moments
 from pipeline.params import DumpFeatures, Runtime
 from pipeline.progress import progress
-from pipeline.shard_file import write_shard
+from pipeline.shard_file import remove_partial, write_shard
 from pipeline.store import array, consolidate, create_array, rows_per_shard, shard_is_written, write_array
 from pipeline.teachers.base import Teacher
 from pipeline.windows import WindowDataset
@@ -98,6 +98,7 @@ def _dump(fabric: Fabric, job: Job) -> None:
 
 def _missing_shards(job: Job) -> list[int]:
     """Shards that are yet to be written, of arrays that are created if need be."""
+    remove_partial(job.path)  # a killed run's, which would stay in the output
     group = _create(job)
     arrays = [array(group, name) for name in DIMENSIONS if name in group]
     shards = range(math.ceil(job.windows / rows_per_shard(arrays[0])))

@@ -17,6 +17,7 @@ from pipeline.feature_dump import dump
 from pipeline.features import Features, Forecasts
 from pipeline.models import Problem
 from pipeline.params import DumpFeatures, Runtime
+from pipeline.shard_file import PARTIAL
 from pipeline.store import Store
 from pipeline.teachers.base import Teacher, build
 from pipeline.windows import WindowDataset
@@ -151,6 +152,9 @@ def test_a_killed_dump_goes_on_at_its_shard_and_ends_in_the_same_bytes(store: St
     kill_after(teacher, 6)  # within the second shard of four
     with pytest.raises(KilledError):
         run(store, Path("killed.zarr"), teacher, **settings)
+    half = Path(f"killed.zarr/features/c/1/0/0.1234{PARTIAL}")  # as `kill -9` leaves a shard
+    half.parent.mkdir(parents=True, exist_ok=True)
+    half.write_bytes(b"half a shard")
     teacher = teacher_for(store)
     resumed = kill_after(teacher, 10**6)
     run(store, Path("killed.zarr"), teacher, **settings)

@@ -41,6 +41,7 @@ class Batch:
     text: captions of the same windows, for the teacher.
     features: (B, L, D), the teacher's Z_fused of the same windows, for distillation.
     forecasts: (B, T_out, C, H, W), the teacher's forecasts of the same windows, *z-scores*, for distillation.
+    labelled: (B,) bool, whose targets may be learnt from; None for all.
     """
 
     windows: Tensor
@@ -49,6 +50,7 @@ class Batch:
     text: Text | None = None
     features: Tensor | None = None
     forecasts: Tensor | None = None
+    labelled: Tensor | None = None
 
     def __post_init__(self) -> None:
         size = len(self.windows)
@@ -59,6 +61,8 @@ class Batch:
         for extra in (self.text.tokens if self.text else None, self.features):
             if extra is not None and len(extra) != size:
                 raise ValueError(f"{size} windows, {len(extra)} captions or features")
+        if self.labelled is not None and (self.labelled.shape != (size,) or self.labelled.dtype != torch.bool):
+            raise ValueError(f"{size} windows, labelled {tuple(self.labelled.shape)} {self.labelled.dtype}")
         if self.forecasts is not None and self.forecasts.shape != self.targets.shape:
             raise ValueError(f"forecasts {tuple(self.forecasts.shape)}, targets {tuple(self.targets.shape)}")
 
@@ -72,4 +76,5 @@ class Batch:
             text=self.text.to(device) if self.text else None,
             features=self.features.to(device) if self.features is not None else None,
             forecasts=self.forecasts.to(device) if self.forecasts is not None else None,
+            labelled=self.labelled.to(device) if self.labelled is not None else None,
         )

@@ -100,13 +100,23 @@ class StudentObjective:
 
     def __call__(self, model: Any, batch: Batch) -> Terms:
         output: Distilled = model(batch.inputs)
-        values = {"prediction": self.prediction(output.forecast, batch.targets)}
+        values = {"prediction": self._prediction(output.forecast, batch)}
         if output.projected is not None and batch.features is not None:
             values |= self.loss.terms(output.projected, self._target(batch.features), self.grid)
         if batch.forecasts is not None:
             forecast, truth = self._scores(output.forecast), self._scores(batch.targets)
+            if batch.labelled is not None:  # elsewhere the teacher's forecast is the only truth there is
+                truth = torch.where(batch.labelled[:, None, None, None, None], truth, batch.forecasts)
             values |= self.loss.forecast_terms(forecast, truth, batch.forecasts)
         return Terms(values, {"prediction": 1.0} | self.loss.weights)
+
+    def _prediction(self, forecast: Tensor, batch: Batch) -> Tensor:
+        """Over the windows whose targets may be learnt from; 0 in a batch that happens to have none."""
+        if batch.labelled is None:
+            return self.prediction(forecast, batch.targets)
+        if not batch.labelled.any():
+            return forecast.sum() * 0.0
+        return self.prediction(forecast[batch.labelled], batch.targets[batch.labelled])
 
     def _target(self, features: Tensor) -> Tensor:
         """(B, L, D) on the target's scale; in memory channel by channel, as P's output and the transforms have it."""

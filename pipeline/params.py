@@ -339,6 +339,7 @@ class Distill(MethodOptions, Training):
     section: ClassVar[str] = "distill"
     sizes: dict[str, dict[str, Any]] = {}  # by student's name
     train_windows: Positive | None = None  # evenly spaced training windows given to the student; null: all
+    target_windows: Positive | None = None  # of those, evenly spaced: whose targets it learns from; null: all
     target_scale: TargetScale = "centred"
     tuned: dict[str, MethodWeights] = {}  # by method
 

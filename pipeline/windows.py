@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from pipeline.batch import Batch, Text
 from pipeline.embeddings import Embeddings
+from pipeline.errors import UserError
 from pipeline.features import Features, Forecasts
 from pipeline.mapped import mapped
 from pipeline.store import Split, Store, rows_per_shard
@@ -24,7 +25,8 @@ class WindowDataset(Dataset[Batch]):
     """The windows of one split; an item is a window's position within it, a fetch is a whole Batch.
 
     text: adds captions' token embeddings. features: adds the teacher's Z_fused. forecasts: adds the teacher's
-    forecasts. limit: that many windows, evenly spaced over the split, instead of all.
+    forecasts. limit: that many windows, evenly spaced over the split, instead of all. targets: that many of them,
+    evenly spaced, may be learnt from by their targets, see `shown`.
     """
 
     def __init__(
@@ -35,9 +37,15 @@ class WindowDataset(Dataset[Batch]):
         features: Features | None = None,
         limit: int | None = None,
         forecasts: Forecasts | None = None,
+        targets: int | None = None,
     ) -> None:
+        """Raises UserError if there are fewer windows than `targets`."""
         self.store = store
         self.numbers = _evenly_spaced(store.windows.of(split), limit)
+        self.labelled: NDArray[np.bool_] | None = None
+        if targets is not None:
+            taught = features is not None or forecasts is not None
+            self.numbers, self.labelled = shown(self.numbers, targets, taught)
         self.text = text
         self.features = features
         self.forecasts = forecasts
@@ -68,6 +76,7 @@ class WindowDataset(Dataset[Batch]):
             text=text,
             features=features,
             forecasts=forecasts,
+            labelled=None if self.labelled is None else torch.from_numpy(self.labelled[indices]),
         )
 
     @property
@@ -128,6 +137,22 @@ def map_fields(store: Store) -> NDArray[np.float32]:
             yield start, store.frames(start, min(start + rows, shape[0]))
 
     return mapped("fields", store.path, shape, "float32", parts)
+
+
+def shown(numbers: NDArray[np.int64], targets: int, taught: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """What an epoch shows a student that has the targets of some windows alone, and which of that is labelled.
+
+    With a teacher: every one of `numbers` once, labelled or not, and as many labelled ones, over and over. Without,
+    labelled ones alone, as many in all: what is compared takes the same number of steps, of the same size. Raises
+    UserError if there are fewer windows than `targets`.
+    """
+    if targets > len(numbers):
+        raise UserError(f"distill.target_windows = {targets}, but there are {len(numbers)} training windows")
+    own = _evenly_spaced(numbers, targets)
+    if not taught:
+        return np.resize(own, 2 * len(numbers)), np.ones(2 * len(numbers), bool)
+    again = np.resize(own, len(numbers))
+    return np.concatenate([numbers, again]), np.concatenate([np.isin(numbers, own), np.ones(len(again), bool)])
 
 
 def _evenly_spaced(numbers: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:

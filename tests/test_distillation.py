@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,36 @@ def test_the_teachers_objective_is_its_prediction_loss_alone(store: Store) -> No
     expected = np.mean((z_scores(store, forecast) - z_scores(store, batch.targets)) ** 2)
     assert list(terms.values) == ["prediction"]
     assert terms.total.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_targets_of_windows_that_have_none_change_nothing(store: Store, features: Features) -> None:
+    dataset = WindowDataset(store, "train", features=features, targets=5)
+    batch = dataset.__getitems__([0, 1, 2, 3])
+    assert batch.labelled is not None
+    assert batch.labelled.tolist() == [True, False, False, False]
+    forecasts = np.stack([forecast_of(window, tuple(batch.targets.shape[1:])) for window in batch.windows.tolist()])
+    batch = replace(batch, forecasts=torch.from_numpy(forecasts).float())
+    other = replace(batch, targets=torch.where(batch.labelled[:, None, None, None, None], batch.targets, 1e9))
+    model = student_for(store, features)
+    statistics = store.description.statistics
+    for method, settings in (("s2kd", Distill()), ("kd", Distill()), ("kd", Distill(teacher_bounded=True))):
+        objective = StudentObjective(statistics, distillation_loss(method, 0.5, 1.0, settings), features, "raw")
+        terms, others = objective(model, batch).values, objective(model, other).values
+        assert {name: value.item() for name, value in terms.items()} == {
+            name: value.item() for name, value in others.items()
+        }
+    first = PredictionLoss(statistics)(model(batch.inputs).forecast[:1], batch.targets[:1])
+    assert terms["prediction"].item() == pytest.approx(first.item(), rel=1e-6)
+
+
+def test_a_batch_without_any_target_has_no_prediction_loss_but_a_gradient(store: Store, features: Features) -> None:
+    batch = WindowDataset(store, "train", features=features, targets=2).__getitems__([1, 2])
+    model = student_for(store, features)
+    objective = StudentObjective(store.description.statistics, distillation_loss("s2kd", 0.5, 1.0), features, "raw")
+    terms = objective(model, batch)
+    assert terms.values["prediction"].item() == 0
+    terms.total.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("scale", ["raw", "centred", "standardised"])

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pipeline.batch import Batch
+from pipeline.errors import UserError
 from pipeline.features import Forecasts
 from pipeline.store import SPLITS, Split, Store
-from pipeline.windows import WindowDataset, WindowLoader, loader, shuffled_loader
+from pipeline.windows import WindowDataset, WindowLoader, loader, shown, shuffled_loader
 from tests.core import features_of, forecast_of, tokens_of, write_embeddings, write_features
 from tests.helpers import make_store
 
@@ -103,6 +104,33 @@ def test_a_limit_takes_evenly_spaced_windows_from_end_to_end(limit: int) -> None
 def test_without_a_limit_or_with_a_large_one_all_windows_are_there(limit: int | None) -> None:
     store = make_store(Path("store.zarr"), shape=(4, 8))
     assert np.array_equal(WindowDataset(store, "train", limit=limit).numbers, store.windows.of("train"))
+
+
+def test_a_taught_student_is_shown_every_window_once_and_as_many_with_targets() -> None:
+    store = make_store(Path("store.zarr"), shape=(4, 8))
+    every, own = store.windows.of("train"), WindowDataset(store, "train", limit=7).numbers
+    numbers, labelled = shown(every, 7, taught=True)
+    assert np.array_equal(np.unique(numbers), every)
+    assert np.array_equal(labelled[: len(every)], np.isin(every, own))
+    assert labelled[len(every) :].all()
+    times = np.unique(numbers[len(every) :], return_counts=True)
+    assert np.array_equal(times[0], own)
+    assert np.ptp(times[1]) <= 1
+    assert sum(times[1]) == len(every)
+
+
+def test_a_student_without_a_teacher_is_shown_windows_with_targets_alone_in_as_many_steps() -> None:
+    store = make_store(Path("store.zarr"), shape=(4, 8))
+    dataset = WindowDataset(store, "train", targets=7)
+    assert len(dataset) == 2 * len(store.windows.of("train"))
+    assert np.array_equal(np.unique(dataset.numbers), WindowDataset(store, "train", limit=7).numbers)
+    assert dataset.__getitems__([0, 30]).labelled.all()
+
+
+def test_more_targets_than_windows_are_refused() -> None:
+    store = make_store(Path("store.zarr"), shape=(4, 8))
+    with pytest.raises(UserError, match=r"distill.target_windows = 9, but there are 8 training windows"):
+        WindowDataset(store, "train", limit=8, targets=9)
 
 
 def order_of(dataset: WindowDataset, seed: int, epoch: int, rank: int = 0, ranks: int = 1) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from pipeline import models
@@ -41,6 +43,19 @@ def check(params: Params) -> None:
     _taught(params)
     if "baseline" not in params.methods:
         raise UserError("params.yaml: methods must list 'baseline', the control that every method is held against")
+    exportable(params)
+
+
+def exportable(params: Params) -> tuple[tuple[Any, ...], ...]:
+    """The students, methods and seeds that `export` may choose from; raises UserError if it names an untrained one."""
+    allowed: list[tuple[Any, ...]] = []
+    for key, trained in (("student", params.students), ("method", params.methods), ("seed", params.seeds)):
+        wanted = getattr(params.export, key)
+        if wanted is not None and wanted not in trained:
+            known = ", ".join(map(str, trained))
+            raise UserError(f"params.yaml: export.{key} = {wanted!r} is not trained; {key}s: {known}")
+        allowed.append(tuple(trained) if wanted is None else (wanted,))
+    return tuple(allowed)
 
 
 def _buildable(params: Params) -> None:

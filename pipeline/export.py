@@ -6,6 +6,7 @@ come out; the number of windows in a batch is free, the grid is not.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import warnings
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline import paths
+from pipeline.check import exportable
 from pipeline.errors import UserError
 from pipeline.models import parameter_count
 from pipeline.params import Params
@@ -59,20 +61,8 @@ def choose(params: Params) -> Candidate:
 
     Raises UserError if `export` names what is not trained, or a student is missing.
     """
-    found = [_candidate(*names) for names in _allowed(params)]
+    found = [_candidate(*names) for names in itertools.product(*exportable(params))]
     return min(found, key=lambda each: each.validation)
-
-
-def _allowed(params: Params) -> Iterator[tuple[str, str, int]]:
-    trained = {"student": params.students, "method": params.methods, "seed": params.seeds}
-    allowed: list[Any] = []
-    for key, values in trained.items():
-        wanted = getattr(params.export, key)
-        if wanted is not None and wanted not in values:
-            raise UserError(f"export.{key} = {wanted!r} is not trained; {key}s: {', '.join(map(str, values))}")
-        allowed.append(values if wanted is None else (wanted,))
-    students, methods, seeds = allowed
-    yield from ((student, method, seed) for student in students for method in methods for seed in seeds)
 
 
 def _candidate(student: str, method: str, seed: int) -> Candidate:

@@ -70,3 +70,16 @@ def test_a_method_needs_its_teacher() -> None:
 
 def test_weights_of_an_unknown_method_are_refused() -> None:
     assert "distill.tuned = 's2k' is not a known method" in refusal(distill={"tuned": {"s2k": {"lambda": 0.1}}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("student", "resnet", "params.yaml: export.student = 'resnet' is not trained; students: unet"),
+        ("method", "fitnet", "params.yaml: export.method = 'fitnet' is not trained; methods: baseline, s2kd"),
+        ("seed", 7, "params.yaml: export.seed = 7 is not trained; seeds: 1, 2"),
+    ],
+)
+def test_an_export_of_what_is_not_trained_is_refused_before_anything_runs(key: str, value: Any, message: str) -> None:
+    assert refusal(seeds=[1, 2], export={key: value}) == message
+    check(tiny_params(seeds=[1, 2], export={"student": "unet", "method": "s2kd", "seed": 2}))

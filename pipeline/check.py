@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from pipeline import models
 from pipeline.captioners import CAPTIONERS
+from pipeline.choice import exportable
 from pipeline.datasets import DATASETS
 from pipeline.embedders import EMBEDDERS
 from pipeline.errors import UserError
@@ -44,18 +43,6 @@ def check(params: Params) -> None:
     if "baseline" not in params.methods:
         raise UserError("params.yaml: methods must list 'baseline', the control that every method is held against")
     exportable(params)
-
-
-def exportable(params: Params) -> tuple[tuple[Any, ...], ...]:
-    """The students, methods and seeds that `export` may choose from; raises UserError if it names an untrained one."""
-    allowed: list[tuple[Any, ...]] = []
-    for key, trained in (("student", params.students), ("method", params.methods), ("seed", params.seeds)):
-        wanted = getattr(params.export, key)
-        if wanted is not None and wanted not in trained:
-            known = ", ".join(map(str, trained))
-            raise UserError(f"params.yaml: export.{key} = {wanted!r} is not trained; {key}s: {known}")
-        allowed.append(tuple(trained) if wanted is None else (wanted,))
-    return tuple(allowed)
 
 
 def _buildable(params: Params) -> None:

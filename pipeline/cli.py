@@ -88,16 +88,16 @@ def serve_model(options: argparse.Namespace) -> None:
 
 
 def print_table() -> None:
-    from pipeline import tables  # these load what `apply` can do without
+    from pipeline import tables, verdicts  # these load what `apply` can do without
     from pipeline.results import Results
 
     results = Results()
     print(tables.as_text(tables.main_table(results)))
     print(f"\n{tables.scope(results)}")
-    print("\n".join(tables.sentences(results)))
+    print("\n".join(filter(None, [*verdicts.sentences(results), verdicts.precision_sentence(results)])))
     if by_domain := tables.domain_table(results):
         print(f"\n{tables.as_text(by_domain)}\n\n{tables.domain_scope(results)}")
-        print("\n".join(tables.sentences(results, domains=True)))
+        print("\n".join(verdicts.sentences(results, domains=True)))
     report = paths.REPORT / "index.html"
     print(f"\nReport: {report}" if report.is_file() else f"\n{report} is missing; `dvc repro report` makes it")
 

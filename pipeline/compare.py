@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import figures, latex, tables
+from pipeline import figures, latex, tables, verdicts
 from pipeline.charts import Chart, Series, Tick, intervals, line_chart
 from pipeline.errors import UserError
 from pipeline.render import units_text
@@ -43,7 +43,7 @@ def page(revisions: Sequence[Revision]) -> str:
         "compare.html.j2",
         title=f"Comparison of {', '.join(revision.name for revision in revisions)}",
         revisions=revisions,
-        claims=[(revision.name, claim) for revision in revisions for claim in tables.claims(revision.results)],
+        claims=[(revision.name, claim) for revision in revisions for claim in verdicts.claims(revision.results)],
         scopes=[(revision.name, tables.scope(revision.results)) for revision in revisions],
         scores=score_table(revisions),
         changed=parameter_table(revisions),
@@ -86,9 +86,9 @@ def difference_table(revisions: Sequence[Revision], found: Sequence[Difference])
             f"{tables.label(revisions[0].results, each.model)}, {each.revision} against {each.against}",
             (
                 each.verdict,
-                tables.signed(each.difference),
-                tables.span(each.low, each.high),
-                tables.span(each.corrected_low, each.corrected_high),
+                verdicts.signed(each.difference),
+                verdicts.span(each.low, each.high),
+                verdicts.span(each.corrected_low, each.corrected_high),
                 str(each.seeds),
             ),
         )

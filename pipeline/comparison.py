@@ -61,6 +61,18 @@ class Comparison:
     comparisons: int = 1
 
 
+@dataclass(frozen=True)
+class Precisions:
+    """One trained student, `run`, forecasting in float32 and in 8 bits.
+
+    scores: "float32" and "int8" -> metric, as in the tree of metrics. comparison: int8 minus float32.
+    """
+
+    run: Run
+    scores: dict[str, dict[str, float]]
+    comparison: Comparison
+
+
 def compare_all(scores: Scores, settings: Evaluate, seed: int) -> list[Comparison]:
     """Per student: the teachers and each method against the baseline, and S2-KD against its rivals and controls.
 
@@ -73,6 +85,20 @@ def compare_all(scores: Scores, settings: Evaluate, seed: int) -> list[Compariso
         for method, against in _pairs(scores, list(methods))
     ]
     return [_compare(scores, *each, settings, seed, len(chosen)) for each in chosen]
+
+
+def compare_precisions(run: Run, scores: Scores, quantised: Scores, settings: Evaluate, seed: int) -> Precisions:
+    """What 8 bits cost the student of `run`. quantised: the scores of its 8-bit model alone, on the same windows.
+
+    One question beside those of the methods, so it is not among the comparisons that theirs are corrected for.
+    """
+    (int8,) = quantised.values
+    difference = (quantised.of(int8, "mse") - scores.of(run, "mse")).mean((1, 2))[None]
+    return Precisions(
+        run=run,
+        scores={"float32": _leaf(scores, [run]), "int8": _leaf(quantised, [int8])},
+        comparison=_judged(scores, (run.model, "int8", "float32", ""), difference, settings, seed, 1),
+    )
 
 
 def _pairs(scores: Scores, methods: list[str]) -> list[tuple[str, str]]:
@@ -215,8 +241,25 @@ def _compare(
     seed: int,
     comparisons: int,
 ) -> Comparison:
+    difference = _per_window(scores, student, method) - _per_window(scores, student, against)
+    return _judged(scores, (student, method, against, domain), difference, settings, seed, comparisons)
+
+
+def _judged(
+    scores: Scores,
+    names: tuple[str, str, str, str],
+    difference: NDArray[np.float64],
+    settings: Evaluate,
+    seed: int,
+    comparisons: int,
+) -> Comparison:
+    """The intervals of a difference (S, N) in MSE, of which the windows of the domain count.
+
+    names: student, method, against and domain. scores: where the windows come from.
+    """
+    student, method, against, domain = names
     inside = scores.inside(domain)
-    difference = (_per_window(scores, student, method) - _per_window(scores, student, against))[:, inside]
+    difference = difference[:, inside]
     simulation = None if scores.simulation is None else scores.simulation[inside]
     samples = samples_needed(settings.bootstrap_samples, comparisons)
     if simulation is None:

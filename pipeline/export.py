@@ -1,4 +1,4 @@
-"""The student alone, ready to leave the pipeline: chosen, traced to two formats, and compared with what was trained.
+"""The student alone, ready to leave the pipeline: traced to two formats, and compared with what was trained.
 
 No projection, no teacher and no text go along. Normalisation is part of the graph, so that physical units go in and
 come out; the number of windows in a batch is free, the grid is not.
@@ -6,13 +6,10 @@ come out; the number of windows in a batch is free, the grid is not.
 
 from __future__ import annotations
 
-import itertools
-import json
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,56 +18,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline import paths
-from pipeline.check import exportable
+from pipeline.choice import Candidate
 from pipeline.errors import UserError
 from pipeline.models import parameter_count
 from pipeline.params import Params
-from pipeline.quantisation import quantise
+from pipeline.quantisation import add_int8
 from pipeline.serving.model import Model
-from pipeline.serving.spec import ONNX, ONNX_INT8, TORCH, FieldSpec, GridSpec, Reader, Spec
+from pipeline.serving.spec import CONFIG, ONNX, TORCH, FieldSpec, GridSpec, Reader, Spec
 from pipeline.store import Store
 from pipeline.students.base import Student
 from pipeline.windows import WindowDataset, loader
+from pipeline.work import write_json
 
 OPSET = 20  # the first with GELU
 TOLERANCE = 1e-5  # of a field's training standard deviation
 ROUNDINGS = 2  # of float32 at the field's largest value: what the same sum in another order may cost
 CHECKED_WINDOWS = 16  # of the validation split, evenly spaced
-CALIBRATION_WINDOWS = 64  # of the training split, evenly spaced
 BATCH = 16
 NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")  # name this machine's files
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A trained student: where it lies, and its best validation error (MSE of z-scores)."""
-
-    student: str
-    method: str
-    seed: int
-    validation: float
-
-    @property
-    def folder(self) -> Path:
-        return paths.distilled(self.student, self.method) / f"seed-{self.seed}"
-
-
-def choose(params: Params) -> Candidate:
-    """The best by validation of those that params.yaml trains and `export` allows; the test split has no say.
-
-    Raises UserError if `export` names what is not trained, or a student is missing.
-    """
-    found = [_candidate(*names) for names in itertools.product(*exportable(params))]
-    return min(found, key=lambda each: each.validation)
-
-
-def _candidate(student: str, method: str, seed: int) -> Candidate:
-    path = paths.distilled(student, method) / f"seed-{seed}" / "history.json"
-    if not path.is_file():
-        raise UserError(f"{path} is missing; `dvc repro distill` trains it")
-    rows = json.loads(path.read_text())
-    return Candidate(student, method, seed, min(row["validation_prediction"] for row in rows))
 
 
 def spec_of(student: Student, chosen: Candidate, store: Store, params: Params) -> Spec:
@@ -98,6 +63,14 @@ def spec_of(student: Student, chosen: Candidate, store: Store, params: Params) -
 
 
 # ---- the two formats
+
+
+def write(student: Student, spec: Spec, folder: Path) -> None:
+    """Both formats, and what they were made for beside them."""
+    write_json(folder / CONFIG, spec.model_dump(mode="json"))
+    program = trace(student, torch.zeros(2, *spec.input_shape))
+    write_torch(program, folder / TORCH)
+    write_onnx(program, folder / ONNX)
 
 
 class _Forecast(nn.Module):
@@ -169,11 +142,9 @@ def measured(student: Student, folder: Path, store: Store, int8: bool) -> dict[s
     errors = {"float32": _validation_error(Model(folder), validation)}
     found: dict[str, Any] = {"difference": difference, "validation": errors}
     if int8:
-        train = WindowDataset(store, "train", limit=CALIBRATION_WINDOWS)
-        batches = (batch.inputs.numpy() for batch in loader(train, BATCH))
-        quantise(folder / ONNX, folder / ONNX_INT8, batches)
+        windows = add_int8(folder, store)
         errors["int8"] = _validation_error(Model(folder, "int8"), validation)
-        found["int8"] = {"calibration_windows": len(train), "loss": errors["int8"] / errors["float32"] - 1}
+        found["int8"] = {"calibration_windows": windows, "loss": errors["int8"] / errors["float32"] - 1}
     return found
 
 

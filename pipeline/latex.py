@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from pipeline import tables
+from pipeline import tables, verdicts
 from pipeline.results import Results
 
 SPECIAL = {
@@ -36,9 +36,8 @@ def document(runs: Sequence[tuple[str, Results]], teacher: str) -> str:
     """Tables of every (data set, results), to be read by LaTeX's \\input."""
     parts = [PREAMBLE]
     for dataset, results in runs:
-        caption = (
-            f"Performance on {dataset}, teacher {tables.name(teacher)}. {tables.scope(results)} {tables.BOLD_NOTE}"
-        )
+        told = [tables.scope(results), tables.BOLD_NOTE, verdicts.precision_sentence(results)]
+        caption = f"Performance on {dataset}, teacher {tables.name(teacher)}. {' '.join(filter(None, told))}"
         parts.append(table(tables.paper_table(results), caption, f"tab:{dataset}", left=2))
         for student in results.students:
             if ablation := tables.ablation_table(results, student):

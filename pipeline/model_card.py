@@ -9,7 +9,9 @@ from typing import Any
 
 from pipeline import export, paths
 from pipeline.errors import UserError
+from pipeline.evaluation import Run
 from pipeline.params import Params
+from pipeline.results import INT8
 from pipeline.serving.spec import Spec, in_words
 
 COPERNICUS = (
@@ -28,7 +30,10 @@ UNKNOWN = "not known to s2kd. State here where the data come from and what their
 
 
 def card(spec: Spec, params: Params, metrics: dict[str, Any]) -> str:
-    """The page. `metrics`: what `metrics.json` holds. Raises UserError where the evaluation is missing."""
+    """The page. `metrics`: what `metrics.json` holds.
+
+    Raises UserError where the evaluation is missing, or has not scored this student in 8 bits though they are asked for.
+    """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -49,6 +54,7 @@ def card(spec: Spec, params: Params, metrics: dict[str, Any]) -> str:
         of_seeds=_of_seeds(params.seeds),
         metrics=metrics,
         int8=metrics.get("int8"),
+        precisions=_precisions(spec) if "int8" in metrics else None,
         **_table(spec, setup["metrics"], _evaluated("metrics.json")),
     )
     return f"{text}\n"
@@ -65,6 +71,15 @@ def _table(spec: Spec, definitions: dict[str, Any], tree: dict[str, Any]) -> dic
     rows = [{"title": title, "values": [_number(leaf.get(name)) for name in names]} for title, leaf in leaves.items()]
     present = [row for row in rows if any(row["values"])]
     return {"columns": [definitions[name] for name in names], "rows": present}
+
+
+def _precisions(spec: Spec) -> Any:
+    """The test scores of this student in float32 and in 8 bits."""
+    found = _evaluated(INT8)
+    run = Run(**found["run"])
+    if run != Run(spec.student, spec.method, spec.seed):
+        raise UserError(f"{paths.EVALUATE / INT8} is of {run}, and {spec.title} is exported; run `dvc repro evaluate`")
+    return found
 
 
 def _number(value: float | None) -> str:

@@ -16,6 +16,7 @@ from pipeline.results import Results
 WATCHED = ("pipeline", "stages", "params.yaml", "dvc.yaml")  # what decides results besides the data
 FIGURES = (  # what the reader sees, the files it is drawn from, the stage that writes them, the parameters that count
     ("Main table, verdicts", "metrics.json differences.json cost.json", "evaluate", "seeds students methods evaluate"),
+    ("The exported student in 8 bits", "int8.json", "evaluate", "seeds students methods evaluate export"),
     ("Skill by lead time", "rmse_by_lead.csv", "evaluate", "seeds students methods"),
     ("Field metrics", "field.csv", "evaluate", "evaluate"),
     ("Sharpness", "spectra.csv sharpness.csv", "evaluate", "seeds students methods"),

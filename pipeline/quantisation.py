@@ -15,7 +15,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.serving.spec import ONNX, ONNX_INT8
+from pipeline.store import Store
+from pipeline.windows import WindowDataset, loader
+
 QUANTISED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+CALIBRATION_WINDOWS = 64  # of the training split, evenly spaced
+BATCH = 16
+
+
+def add_int8(folder: Path, store: Store) -> int:
+    """Writes the 8-bit model beside an export's float32 one; returns how many training windows it is calibrated on.
+
+    Equal float32 models and records give equal bytes.
+    """
+    train = WindowDataset(store, "train", limit=CALIBRATION_WINDOWS)
+    quantise(folder / ONNX, folder / ONNX_INT8, (batch.inputs.numpy() for batch in loader(train, BATCH)))
+    return len(train)
 
 
 def quantise(source: Path, target: Path, calibration: Iterable[NDArray[np.float32]]) -> None:

@@ -11,7 +11,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from pipeline import browser, figures, highlight, latex, maps, provenance, tables
+from pipeline import browser, figures, highlight, latex, maps, provenance, tables, verdicts
 from pipeline.charts import Interval, intervals, map_frame
 from pipeline.comparison import Comparison
 from pipeline.params import Params
@@ -37,7 +37,7 @@ def write(results: Results, params: Params, folder: Path) -> None:
 def page(results: Results, params: Params, origin: Origin = NOWHERE) -> str:
     """The whole HTML page. Every text from outside (captions, descriptions, parameters) is escaped."""
     grid = maps.grid_of(results)
-    verdicts, compared = tables.verdict_table(results)
+    verdict_table, compared = verdicts.verdict_table(results)
     return render(
         "report.html.j2",
         title=params.report.title,
@@ -45,17 +45,18 @@ def page(results: Results, params: Params, origin: Origin = NOWHERE) -> str:
         params=params,
         teacher=tables.name(params.teacher),
         teachers=tables.teachers(results),
-        claims=tables.claims(results),
+        claims=verdicts.claims(results),
         table=tables.main_table(results),
         other_scores=tables.other_scores(results),
         scope=tables.scope(results),
-        verdicts=verdicts,
+        precision=verdicts.precision_sentence(results),
+        verdicts=verdict_table,
         intervals=_intervals(compared),
         comparisons=max((each.comparisons for each in compared), default=1),
         seeds=tables.seed_table(results),
-        controls=tables.control_sentences(results),
+        controls=verdicts.control_sentences(results),
         notes=tables.metric_notes(results),
-        legends=results.setup.get("legends", {}),  # older evaluations have none
+        legends=results.setup["legends"],
         device=next(iter(results.costs.values())).device,
         counts=results.field is not None and "mae_above" in set(results.field["metric"]),
         frame=map_frame(grid),
@@ -63,7 +64,7 @@ def page(results: Results, params: Params, origin: Origin = NOWHERE) -> str:
         step=results.duration(results.setup["step_hours"]),
         by_domain=tables.domain_table(results),
         domain_scope=tables.domain_scope(results) if results.setup["domains"] else "",
-        domain_sentences=tables.sentences(results, domains=True),
+        domain_sentences=verdicts.sentences(results, domains=True),
         examples=maps.examples(results),
         rule=highlight.RULE,
         on_frame=maps.on_frame,
@@ -107,11 +108,13 @@ def embedded(tree: Any) -> str:
 
 def markdown(results: Results) -> str:
     """The tables in the paper's layout, what they rest on, the verdicts, seen and unseen, the metrics' definitions."""
-    sentences = "\n".join(f"- {sentence}" for sentence in tables.sentences(results))
+    sentences = "\n".join(f"- {sentence}" for sentence in verdicts.sentences(results))
     notes = "\n".join(f"- {note}" for note in tables.metric_notes(results))
     parts = [tables.as_markdown(tables.main_table(results)), tables.scope(results), sentences]
+    if precision := verdicts.precision_sentence(results):
+        parts.append(precision)
     if by_domain := tables.domain_table(results):
-        within = "\n".join(f"- {sentence}" for sentence in tables.sentences(results, domains=True))
+        within = "\n".join(f"- {sentence}" for sentence in verdicts.sentences(results, domains=True))
         parts += [tables.as_markdown(by_domain), tables.domain_scope(results), within]
     for student in results.students:
         if ablation := tables.ablation_table(results, student):
@@ -124,7 +127,7 @@ def markdown(results: Results) -> str:
 def _intervals(compared: Sequence[Comparison]) -> list[Interval]:
     """On the scale of the methods: a teacher's lead may leave it."""
     ends = [(each.difference, each.low, each.high, each.corrected_low, each.corrected_high) for each in compared]
-    return intervals(ends, [tables.of_methods(each) for each in compared])
+    return intervals(ends, [verdicts.of_methods(each) for each in compared])
 
 
 def _curves(results: Results) -> dict[str, Any]:

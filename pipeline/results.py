@@ -5,6 +5,7 @@
     rmse_by_lead.csv, mse_by_lead.csv, training.csv   DVC plots          setup.json        what was compared
     examples.npz, examples.json                       fields, time stamps and captions of a few windows
     captions.json                                     how varied the captions are, and how true of the fields
+    int8.json          the exported student in 8 bits, where `export.int8` asks for it
     field.csv, extremes.csv, spectra.csv, sharpness.csv, rollout.csv, climatology.npz   see pipeline/diagnostics.py
 
 Latency alone differs between two equal runs, so it lies apart from the rest, in cost.json.
@@ -14,22 +15,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline import paths
-from pipeline.comparison import Comparison, as_json, metrics_tree
+from pipeline.comparison import Comparison, Precisions, as_json, metrics_tree
 from pipeline.cost import Cost
 from pipeline.errors import UserError
 from pipeline.evaluation import Run, Scores, rows_by_lead, write_scores
 from pipeline.store import SPLITS, Store
 from pipeline.work import write_json
+
+INT8 = "int8.json"
+SETUP = (  # keys of setup.json without which nothing can be made of it
+    *("description", "variables", "grid", "frames", "time_stamps", "first_frame", "last_frame"),
+    *("t_in", "t_out", "step_hours", "windows", "metrics", "runs"),
+)
+# and those that older files lack, with what that means
+LATER: dict[str, Any] = {"legends": {}, "environments": [], "simulation": None, "domains": {}}
+CAPTIONS = ("number", "captioner", "model", "words", "distinct_share", "failed_share", "grounding")
 
 
 def write_evaluation(folder: Path, scores: Scores, comparisons: list[Comparison], costs: Mapping[str, Cost]) -> None:
@@ -40,6 +50,10 @@ def write_evaluation(folder: Path, scores: Scores, comparisons: list[Comparison]
     write_scores(scores, folder / "scores.parquet")
     for metric in ("rmse", "mse"):
         _write_csv(folder / f"{metric}_by_lead.csv", pd.DataFrame(rows_by_lead(scores, metric)))
+
+
+def write_precisions(folder: Path, precisions: Precisions) -> None:
+    write_json(folder / INT8, asdict(precisions))
 
 
 def write_setup(folder: Path, store: Store, scores: Scores, legends: Mapping[str, str]) -> None:
@@ -101,19 +115,33 @@ def write_examples(
     write_json(folder / "examples.json", rows)
 
 
+T = TypeVar("T")
 TIME_UNITS = (("h", 1.0), ("min", 60.0), ("s", 3600.0))
 
 
 class Results:
     """data/evaluate, opened for reading."""
 
-    def __init__(self, folder: Path = paths.EVALUATE) -> None:
+    def __init__(self, folder: Path = paths.EVALUATE, called: str = "") -> None:
+        """`called`: what people know the folder as, where it is a copy.
+
+        Raises UserError if a file is missing, or is of another version of s2kd and lacks what is read here.
+        """
         self.folder = folder
+        self.called = called or str(folder)
         self.metrics: dict[str, Any] = self._json("metrics.json")
-        self.costs = {name: Cost(**cost) for name, cost in self._json("cost.json").items()}
-        self.comparisons = [Comparison(**row) for row in self._json("differences.json")]
-        self.setup: dict[str, Any] = self._json("setup.json")
-        self.captions: dict[str, Any] = self._json("captions.json")
+        self.costs = {name: self._record("cost.json", Cost, cost) for name, cost in self._json("cost.json").items()}
+        self.comparisons = [self._record("differences.json", Comparison, row) for row in self._json("differences.json")]
+        self.setup: dict[str, Any] = LATER | self._with("setup.json", SETUP)
+        self.captions = self._with("captions.json", CAPTIONS)
+
+    @cached_property
+    def precisions(self) -> Precisions | None:
+        """The exported student in float32 and in 8 bits; None where 8 bits were not asked for."""
+        if not (self.folder / INT8).is_file():
+            return None
+        found = self._json(INT8)
+        return Precisions(Run(**found["run"]), found["scores"], self._record(INT8, Comparison, found["comparison"]))
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -198,6 +226,26 @@ class Results:
     def _json(self, name: str) -> Any:
         return json.loads(self._existing(name).read_text())
 
+    def _with(self, name: str, keys: Sequence[str]) -> dict[str, Any]:
+        """A file's tree, which must have these keys."""
+        tree: dict[str, Any] = self._json(name)
+        self._check_keys(name, [key for key in keys if key not in tree])
+        return tree
+
+    def _record(self, name: str, kind: type[T], row: dict[str, Any]) -> T:
+        """One record of a file as a data class; keys that the class does not know are of a later version."""
+        known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+        required = [key for key, field in known.items() if field.default is MISSING]
+        self._check_keys(name, [key for key in required if key not in row])
+        return kind(**{key: value for key, value in row.items() if key in known})
+
+    def _check_keys(self, name: str, missing: list[str]) -> None:
+        if missing:
+            raise UserError(
+                f"{self.called}/{name} has no {', '.join(missing)}: another version of s2kd wrote it; "
+                "`dvc repro evaluate` there writes it anew"
+            )
+
     def _csv(self, name: str) -> pd.DataFrame:
         return pd.read_csv(self._existing(name))
 
@@ -207,7 +255,9 @@ class Results:
     def _existing(self, name: str) -> Path:
         path = self.folder / name
         if not path.is_file():
-            raise UserError(f"{path} is missing; `dvc repro evaluate` makes it, `dvc pull evaluate` fetches it")
+            raise UserError(
+                f"{self.called}/{name} is missing; `dvc repro evaluate` makes it, `dvc pull evaluate` fetches it"
+            )
         return path
 
 

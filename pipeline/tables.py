@@ -1,11 +1,10 @@
-"""Tables and verdicts in words: plain rows for the report, as text for a terminal, as Markdown."""
+"""Tables of scores: plain rows for the report, as text for a terminal, as Markdown."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from pipeline.comparison import TEACHERS, Comparison, teacher_leads
 from pipeline.cost import Cost
 from pipeline.results import Results
 
@@ -25,12 +24,6 @@ NAMES = {
     "earthfarseer": "EarthFarseer",
     "triton": "Triton",
 }
-CONTROLS = {  # what a comparison shows: S2-KD, or the teacher, against the same with a part taken away
-    ("s2kd", "s2kd_vision"): "what the text adds to the loss",
-    ("s2kd", "semantic"): "what the spectral term adds",
-    ("teacher", "vision teacher"): "what the text adds to the teacher",
-}
-RIVALS = ("baseline", "fitnet")  # whom the claim names
 ABLATION = {  # method -> the terms of its loss
     "baseline": ("prediction",),
     "spectral": ("prediction", "spectral"),
@@ -58,6 +51,31 @@ class Row:
 class Table:
     head: tuple[str, ...]
     rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Whose scores a row holds: means over a method's seeds, or those of one model, which `alone` tells apart.
+
+    cost: None where none was measured.
+    """
+
+    model: str
+    method: str
+    scores: dict[str, float]
+    cost: Cost | None = None
+    alone: str = ""
+
+    @property
+    def name(self) -> str:
+        return self._with_alone(name(self.model, self.method))
+
+    @property
+    def method_name(self) -> str:
+        return self._with_alone(name(self.method) if self.method else ABSENT)
+
+    def _with_alone(self, text: str) -> str:
+        return f"{text}, {self.alone}" if self.alone else text
 
 
 def name(*words: str) -> str:
@@ -94,11 +112,14 @@ def shown_models(results: Results) -> list[str]:
 
 
 def main_table(results: Results) -> Table:
-    """Teachers, each student and method, references; means over seeds, ± their standard deviation."""
+    """Teachers, each student and method, references; means over seeds, ± their standard deviation.
+
+    Where a student was scored in 8 bits too, that one model in both precisions stands below its method.
+    """
     titles = metric_titles(results)
     metrics = [key for key in PAPER_METRICS if key in titles]
     head = (*(titles[key] for key in metrics), "parameters", "operations", "latency, ms", "share of lead")
-    rows = [_row(results, metrics, model, method) for model, method in _all_forecasters(results)]
+    rows = [_row(results, metrics, entry) for entry in _entries(results)]
     return Table(("", *head), tuple(rows))
 
 
@@ -108,10 +129,9 @@ def other_scores(results: Results) -> Table | None:
     if not titles:
         return None
     rows = []
-    for model, method in _all_forecasters(results):
-        scores = _scores(results, model, method)
-        cells = (_with_deviation(scores[key], scores.get(f"{key}_sd"), "{:.4g}") for key in titles)
-        rows.append(Row(name(model, method), tuple(cells)))
+    for entry in _entries(results):
+        cells = (_with_deviation(entry.scores[key], entry.scores.get(f"{key}_sd"), "{:.4g}") for key in titles)
+        rows.append(Row(entry.name, tuple(cells)))
     return Table(("", *titles.values()), tuple(rows))
 
 
@@ -123,14 +143,12 @@ def paper_table(results: Results) -> Table:
     scores = (f"{titles[key]} {arrow}" for key, arrow in zip(PAPER_METRICS, arrows, strict=True) if key in titles)
     head = ("Model", "Method", "Params (M)", "Latency (ms)", *scores, "Share of lead")
     rows = []
-    for model, method in _all_forecasters(results):
-        standing_out = better_metrics(results, model, method)
-        cost, found = results.costs.get(model), _scores(results, model, method)
+    for entry in _entries(results):
+        standing_out, cost = _standing_out(results, entry), entry.cost
         costs = (f"{cost.parameters / 1e6:.3g}", f"{cost.latency_ms:.1f}") if cost else (ABSENT, ABSENT)
-        cells = (f"{found[key]:.4f}" for key in metrics)
+        cells = (f"{entry.scores[key]:.4f}" for key in metrics)
         bold = frozenset(3 + number for number, key in enumerate(metrics) if key in standing_out)
-        share = _share(results, model, method)
-        rows.append(Row(name(model), (name(method) if method else ABSENT, *costs, *cells, share), bold))
+        rows.append(Row(name(entry.model), (entry.method_name, *costs, *cells, _share(results, entry)), bold))
     return Table(head, tuple(rows))
 
 
@@ -162,7 +180,7 @@ def better_metrics(results: Results, model: str, method: str) -> set[str]:
 
 def metric_titles(results: Results) -> dict[str, str]:
     """The scores that are one number for all variables, by key."""
-    some = _scores(results, *_all_forecasters(results)[0])
+    some = _entries(results)[0].scores
     return {key: entry["title"] for key, entry in results.setup["metrics"].items() if key in some}
 
 
@@ -175,11 +193,11 @@ def domain_table(results: Results) -> Table | None:
     columns = [(key, titles[key], domain) for key in PAPER_METRICS if key in titles for domain in domains]
     head = ("", *(f"{title}, {domain}" for _, title, domain in columns), "MSE, unseen / seen")
     rows = []
-    for model, method in _all_forecasters(results):
-        scores = _scores(results, model, method)
+    for entry in _entries(results):
+        scores = entry.scores
         cells = [f"{scores[f'{key}_{domain}']:.4f}" for key, _, domain in columns]
         ratio = scores["mse_unseen"] / scores["mse_seen"] if scores["mse_seen"] else float("nan")
-        rows.append(Row(name(model, method), (*cells, f"{ratio:.2f}")))
+        rows.append(Row(entry.name, (*cells, f"{ratio:.2f}")))
     return Table(head, tuple(rows))
 
 
@@ -200,36 +218,6 @@ def domain_scope(results: Results) -> str:
 def metric_notes(results: Results) -> list[str]:
     """What each score in the table is, with its reduction and units."""
     return [f"{entry['title']}: {entry['label']}." for entry in results.setup["metrics"].values()]
-
-
-def sentences(results: Results, domains: bool = False) -> list[str]:
-    """One line per comparison, with its interval and verdict: over all test windows, or (`domains`) within each."""
-    return [_sentence(comparison) for comparison in results.comparisons if bool(comparison.domain) is domains]
-
-
-def claims(results: Results) -> list[str]:
-    """What the run comes to, a sentence for each student: S2-KD (or what there is) against baseline and FitNet."""
-    return [_claim(results, student) for student in results.students]
-
-
-def verdict_table(results: Results, domains: bool = False) -> tuple[Table, list[Comparison]]:
-    """The comparisons as a table, and themselves in the order of its rows."""
-    chosen = [comparison for comparison in results.comparisons if bool(comparison.domain) is domains]
-    rows = []
-    for comparison in chosen:
-        pair = f"{name(comparison.method)} against {name(comparison.against)}"
-        domain = f" ({comparison.domain})" if comparison.domain else ""
-        plain = span(comparison.low, comparison.high)
-        corrected = span(comparison.corrected_low, comparison.corrected_high)
-        cells = (comparison.verdict, signed(comparison.difference), plain, corrected)
-        rows.append(Row(f"{name(comparison.student)}, {pair}{domain}", cells))
-    head = ("", "verdict", "MSE difference", "95 % interval", "corrected interval")
-    return Table(head, tuple(rows)), chosen
-
-
-def of_methods(comparison: Comparison) -> bool:
-    """Whether methods are compared, not a teacher, whose lead is of another size."""
-    return comparison.method not in TEACHERS
 
 
 def seed_table(results: Results) -> Table:
@@ -255,15 +243,6 @@ def seed_scores(results: Results) -> dict[tuple[str, str, int], float]:
     means = scores.groupby(["model", "method", "seed"], observed=True, as_index=False)["value"].mean()
     keys = zip(means["model"].astype(str), means["method"].astype(str), means["seed"].astype(int), strict=True)
     return dict(zip(keys, means["value"].astype(float), strict=True))
-
-
-def control_sentences(results: Results) -> list[str]:
-    """What each comparison with a control shows."""
-    return [
-        f"{_sentence(each)[:-1]}: {CONTROLS[each.method, each.against]}."
-        for each in results.comparisons
-        if (each.method, each.against) in CONTROLS and not each.domain
-    ]
 
 
 def scope(results: Results) -> str:
@@ -296,34 +275,6 @@ def as_markdown(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _all_forecasters(results: Results) -> list[tuple[str, str]]:
-    """Model and method of every row of a table of scores."""
-    taught = [(student, method) for student, methods in results.students.items() for method in methods]
-    alone = [(model, "") for model in references(results)]
-    return [*((model, "") for model in teachers(results)), *taught, *alone]
-
-
-def _scores(results: Results, model: str, method: str) -> dict[str, float]:
-    scores: dict[str, float] = results.metrics[model][method] if method else results.metrics[model]
-    return scores
-
-
-def _row(results: Results, metrics: list[str], model: str, method: str = "") -> Row:
-    scores = _scores(results, model, method)
-    cost = results.costs.get(model)
-    return Row(
-        name(model, method),
-        (
-            *(_with_deviation(scores[metric], scores.get(f"{metric}_sd"), "{:.4f}") for metric in metrics),
-            f"{cost.parameters:,}" if cost else ABSENT,
-            f"{cost.multiply_accumulates / 1e6:.4g} M" if cost else ABSENT,
-            _latency(cost) if cost else ABSENT,
-            _share(results, model, method),
-        ),
-        frozenset(number for number, key in enumerate(metrics) if key in better_metrics(results, model, method)),
-    )
-
-
 def captions_sentence(results: Results) -> str:
     """What the teacher read, at a glance."""
     found = results.captions
@@ -342,96 +293,68 @@ def captions_sentence(results: Results) -> str:
     )
 
 
+def _entries(results: Results) -> list[Entry]:
+    """Every row of a table of scores, in order."""
+    taught = [
+        entry
+        for student, methods in results.students.items()
+        for method in methods
+        for entry in (
+            Entry(student, method, results.metrics[student][method], results.costs.get(student)),
+            *_precisions(results, student, method),
+        )
+    ]
+    above, below = (
+        [Entry(model, "", results.metrics[model], results.costs.get(model)) for model in models]
+        for models in (teachers(results), references(results))
+    )
+    return [*above, *taught, *below]
+
+
+def _precisions(results: Results, student: str, method: str) -> list[Entry]:
+    """The exported student in float32 and in 8 bits, if it is of this method and 8 bits were asked for."""
+    found = results.precisions
+    if found is None or (found.run.model, found.run.method) != (student, method):
+        return []
+    return [
+        Entry(student, method, scores, alone=f"{precision}, seed {found.run.seed}")
+        for precision, scores in found.scores.items()
+    ]
+
+
+def _row(results: Results, metrics: list[str], entry: Entry) -> Row:
+    scores, cost, standing_out = entry.scores, entry.cost, _standing_out(results, entry)
+    return Row(
+        entry.name,
+        (
+            *(_with_deviation(scores[metric], scores.get(f"{metric}_sd"), "{:.4f}") for metric in metrics),
+            f"{cost.parameters:,}" if cost else ABSENT,
+            f"{cost.multiply_accumulates / 1e6:.4g} M" if cost else ABSENT,
+            _latency(cost) if cost else ABSENT,
+            _share(results, entry),
+        ),
+        frozenset(number for number, key in enumerate(metrics) if key in standing_out),
+    )
+
+
+def _standing_out(results: Results, entry: Entry) -> set[str]:
+    """The metrics to print in bold; a single model has not been tested against the baseline."""
+    return set() if entry.alone else better_metrics(results, entry.model, entry.method)
+
+
 def _latency(cost: Cost) -> str:
     """Median and, where it was measured, 95th percentile."""
     return f"{cost.latency_ms:.1f}" + ("" if math.isnan(cost.latency_p95_ms) else f" / {cost.latency_p95_ms:.1f}")
 
 
-def _share(results: Results, model: str, method: str) -> str:
-    scores = results.metrics[model].get(method, {}) if method else {}
-    if "share_of_lead" in scores:
-        deviation = scores.get("share_of_lead_sd")
-        return _with_deviation(100 * scores["share_of_lead"], deviation and 100 * deviation, "{:.0f}") + " %"
-    if method in ("", "baseline") or "baseline" not in results.students[model]:
+def _share(results: Results, entry: Entry) -> str:
+    if "share_of_lead" in entry.scores:
+        deviation = entry.scores.get("share_of_lead_sd")
+        return _with_deviation(100 * entry.scores["share_of_lead"], deviation and 100 * deviation, "{:.0f}") + " %"
+    if entry.method in ("", "baseline") or entry.alone or "baseline" not in results.students[entry.model]:
         return ABSENT
     return "the teacher does not lead"
 
 
-VERDICTS = {
-    "better": "better than",
-    "worse": "worse than",
-    "not distinguishable": "not distinguishable from",
-}
-
-
-def _claim(results: Results, student: str) -> str:
-    methods = [method for method in results.students[student] if method != "baseline"]
-    method = "s2kd" if "s2kd" in methods else methods[-1] if methods else ""
-    found = [
-        each
-        for each in results.comparisons
-        if (each.student, each.method, each.domain) == (student, method, "") and each.against in RIVALS
-    ]
-    if not found:
-        return f"{name(student)}: nothing to compare; the baseline stands alone."
-    rivals: dict[str, list[str]] = {}
-    for each in found:
-        rivals.setdefault(each.verdict, []).append(_rival(each.against))
-    verdicts = ", ".join(f"{VERDICTS[verdict]} {' and '.join(against)}" for verdict, against in rivals.items())
-    text = f"{name(student)}, {name(method)}: {verdicts}"
-    scores = results.metrics[student]
-    if "baseline" in scores:
-        change = 100 * (scores[method]["mse"] / scores["baseline"]["mse"] - 1)
-        text += f": MSE {_minus(f'{change:+.1f}')}\N{NO-BREAK SPACE}% against the baseline"
-    share = scores[method].get("share_of_lead")
-    return text + (f", {100 * share:.0f}\N{NO-BREAK SPACE}% of the teacher's lead." if share is not None else ".")
-
-
-def _digits(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.5f}"
-
-
-def _rival(method: str) -> str:
-    return f"the {method}" if method in ("baseline", *TEACHERS) else name(method)
-
-
 def _with_deviation(value: float, deviation: float | None, layout: str) -> str:
     return layout.format(value) + ("" if deviation is None else f" ± {layout.format(deviation)}")
-
-
-def _sentence(comparison: Comparison) -> str:
-    difference = signed(comparison.difference)
-    student = name(comparison.student)
-    method = f"the {comparison.method}" if comparison.method in TEACHERS else name(comparison.method)
-    against = _rival(comparison.against)
-    if comparison.low is None:
-        units = f"blocks of {comparison.block_windows} windows" if comparison.simulations is None else "simulations"
-        interval = f"no interval, under two {units}"
-    else:
-        interval = f"95 % interval {span(comparison.low, comparison.high)}"
-        if comparison.comparisons > 1:
-            interval += (
-                f"; corrected for {comparison.comparisons} comparisons "
-                f"{span(comparison.corrected_low, comparison.corrected_high)}"
-            )
-    domain = f"{comparison.domain.capitalize()} environments: " if comparison.domain else ""
-    line = (
-        f"{domain}{student}, {method} against {against}: {comparison.verdict}, MSE difference {difference} ({interval})"
-    )
-    if (comparison.method, comparison.against) == ("teacher", "baseline") and not teacher_leads(comparison):
-        line += "; the teacher does not lead, so there is no share of its lead to give"
-    return line + "."
-
-
-def span(low: float | None, high: float | None) -> str:
-    """An interval as people read it."""
-    return ABSENT if low is None or high is None else f"{signed(low)} to {signed(high)}"
-
-
-def signed(value: float) -> str:
-    """A difference with its sign."""
-    return _minus(f"{value:+.5f}")
-
-
-def _minus(number: str) -> str:
-    return number.replace("-", "\N{MINUS SIGN}")

@@ -8,7 +8,7 @@ pipeline/diagnostics.py).
 
 from __future__ import annotations
 
-from pipeline import captions, diagnostics, paths, results, rollout
+from pipeline import captions, diagnostics, paths, precisions, results, rollout
 from pipeline.caption_quality import quality
 from pipeline.comparison import compare_all
 from pipeline.embeddings import Embeddings
@@ -22,7 +22,8 @@ from pipeline.windows import WindowDataset
 from pipeline.work import Work, replacing, write_json
 
 MODULES = ("evaluation", "forecasters", "diagnostics", "climatology", "extremes", "spectra", "vehicles", "rollout")
-CODE = [*(f"pipeline.{name}" for name in MODULES), *(entry.partition(":")[0] for entry in METRICS.values())]
+OF_INT8 = ("precisions", "choice", "export", "quantisation", "serving.model", "serving.spec")
+CODE = [*(f"pipeline.{name}" for name in MODULES + OF_INT8), *(entry.partition(":")[0] for entry in METRICS.values())]
 
 
 def main(params: Params) -> None:
@@ -39,6 +40,8 @@ def main(params: Params) -> None:
         folder.mkdir()
         comparisons = compare_all(scores, settings, params.seed)
         results.write_evaluation(folder, scores, comparisons, forecasters.costs(test[0], settings.latency_runs))
+        if params.export.int8:
+            results.write_precisions(folder, precisions.measure(params, test, scores, gauges, work))
         results.write_setup(folder, store, scores, diagnostics.legends(settings))
         diagnostics.write(folder, scores, gauges, store.description, rolled)
         write_json(folder / "captions.json", quality(captions.read(paths.CAPTIONS), store, params.seed))

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import logging
 
-import torch
-
-from pipeline import export, model_card, paths
+from pipeline import choice, export, model_card, paths
 from pipeline.params import Params
-from pipeline.serving import spec as specs
 from pipeline.stage import run
 from pipeline.store import Store
 from pipeline.students import base as students
@@ -25,15 +22,12 @@ log = logging.getLogger(__name__)
 def main(params: Params) -> None:
     """Puts one student in ONNX and torch.export, with a card."""
     store = Store(paths.STORE)
-    chosen = export.choose(params)
+    chosen = choice.choose(params)
     student = students.load(chosen.folder)
     spec = export.spec_of(student, chosen, store, params)
     with replacing(paths.EXPORT) as folder:
         folder.mkdir()
-        write_json(folder / specs.CONFIG, spec.model_dump(mode="json"))
-        program = export.trace(student, torch.zeros(2, *spec.input_shape))
-        export.write_torch(program, folder / specs.TORCH)
-        export.write_onnx(program, folder / specs.ONNX)
+        export.write(student, spec, folder)
         metrics = export.measured(student, folder, store, int8=params.export.int8)
         write_json(folder / "metrics.json", metrics)
         (folder / "README.md").write_text(model_card.card(spec, params, metrics))

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from pipeline import export
+from pipeline.choice import Candidate
 from pipeline.models import Problem
 from pipeline.serving import spec as specs
 from pipeline.store import Store
@@ -35,7 +36,7 @@ def make_exported(root: Path) -> Exported:
     torch.manual_seed(0)
     student = build("unet", Problem.of(store, residual=True), {"width": 2}).eval()
     student.normaliser.set(store.description.statistics.mean, store.description.statistics.std)
-    spec = export.spec_of(student, export.Candidate("unet", "s2kd", 42, 0.5), store, tiny_params())
+    spec = export.spec_of(student, Candidate("unet", "s2kd", 42, 0.5), store, tiny_params())
     folder = root / "model"
     folder.mkdir()
     write_json(folder / specs.CONFIG, spec.model_dump(mode="json"))

@@ -148,7 +148,7 @@ def test_only_params_reads_yaml_besides_what_edits_and_prints_it() -> None:
         ("stages.ingest", "torch transformers matplotlib jax dinosaur lightning_fabric"),
         ("stages.caption", "torch transformers matplotlib jax dinosaur lightning_fabric"),
         ("stages.embed", "torch transformers matplotlib jax dinosaur lightning_fabric"),
-        ("stages.evaluate", "transformers matplotlib jax dinosaur lightning_fabric xarray"),
+        ("stages.evaluate", "transformers matplotlib jax dinosaur lightning_fabric xarray onnx onnxruntime"),
         ("stages.report", "transformers matplotlib jax dinosaur lightning_fabric"),
     ],
 )

@@ -279,3 +279,19 @@ def test_the_vision_teacher_and_the_controls_are_compared_where_they_are() -> No
         ("teacher", "vision teacher"),
     } <= pairs
     assert ("teacher", "baseline") in pairs
+
+
+@pytest.mark.parametrize(("loss", "verdict"), [(0.01, "worse"), (0.0, "not distinguishable"), (-0.01, "better")])
+def test_8_bits_are_held_against_the_same_student_window_by_window(loss: float, verdict: str) -> None:
+    mse = runs({"baseline": 1.0, "s2kd": 0.8}, teacher=0.5, spread=0.1)
+    run, int8 = Run("unet", "s2kd", 1), Run("unet", "s2kd int8", 1)
+    noise = np.random.default_rng(3).normal(0, 0.001, 60) if loss else np.zeros(60)
+    scores, quantised = scores_of(mse), scores_of({int8: mse[run] + loss + noise})
+    found = comparison.compare_precisions(run, scores, quantised, SETTINGS, seed=0)
+    assert found.scores["float32"]["mse"] == pytest.approx(mse[run].mean())
+    assert found.scores["int8"]["mse"] == pytest.approx((mse[run] + loss + noise).mean())
+    compared = found.comparison
+    assert compared.difference == pytest.approx((loss + noise).mean())
+    assert (compared.verdict, compared.seeds, compared.comparisons) == (verdict, 1, 1)
+    expected = bootstrap_interval((loss + noise)[None], block=5, samples=2000, seed=0)
+    assert (compared.low, compared.high) == pytest.approx(expected)

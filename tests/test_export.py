@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from pathlib import Path
@@ -11,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from pipeline import export, paths
+from pipeline import export
 from pipeline.errors import UserError
 from pipeline.models import Problem
 from pipeline.serving import spec as specs
@@ -19,7 +18,6 @@ from pipeline.serving.model import Model
 from pipeline.students import STUDENTS
 from pipeline.students.base import Student, build
 from pipeline.work import write_json
-from tests.helpers import tiny_params
 
 MEAN, STD = np.array([54000.0, 275.0]), np.array([3000.0, 15.0])
 SIZES: dict[str, dict[str, Any]] = {"unet": {"width": 2}, "resnet": {"width": 4, "blocks": 2}}
@@ -90,42 +88,3 @@ def test_a_model_that_forecasts_otherwise_than_the_student_is_refused(tmp_path: 
         made.readout.bias += 1e-4  # type: ignore[union-attr, operator]
     with pytest.raises(UserError, match=r"the onnx model forecasts z up to 0\.3\d* K off the trained student; allowed"):
         export.check(made, folder, fields(2))
-
-
-def write_history(student_name: str, method: str, seed: int, losses: list[float]) -> None:
-    rows = [{"epoch": number, "validation_prediction": loss} for number, loss in enumerate(losses)]
-    folder = paths.distilled(student_name, method) / f"seed-{seed}"
-    folder.mkdir(parents=True)
-    (folder / "history.json").write_text(json.dumps(rows))
-
-
-def test_the_best_by_validation_is_chosen_among_what_is_allowed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for method, seed, losses in (
-        ("baseline", 1, [0.5, 0.1, 0.9]),
-        ("baseline", 2, [0.6, 0.4]),
-        ("s2kd", 1, [0.3]),
-        ("s2kd", 2, [0.2]),
-        ("fitnet", 1, [0.001]),  # of an earlier run: params.yaml no longer names it
-    ):
-        write_history("unet", method, seed, losses)
-
-    def chosen(**allowed: Any) -> tuple[str, int, float]:
-        found = export.choose(tiny_params(seeds=[1, 2], export=allowed))
-        return found.method, found.seed, found.validation
-
-    assert chosen() == ("baseline", 1, 0.1)
-    assert chosen(method="s2kd") == ("s2kd", 2, 0.2)
-    assert chosen(method="s2kd", seed=1) == ("s2kd", 1, 0.3)
-    with pytest.raises(UserError, match=r"export.method = 'fitnet' is not trained; methods: baseline, s2kd"):
-        chosen(method="fitnet")
-    with pytest.raises(UserError, match=r"export.seed = 7 is not trained; seeds: 1, 2"):
-        chosen(seed=7)
-
-
-def test_a_student_that_was_not_trained_yet_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"unet-baseline/seed-42/history.json is missing"):
-        export.choose(tiny_params())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -11,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import browser, highlight, maps, paths, report
+from pipeline import browser, highlight, latex, maps, paths, report
 from pipeline.results import Results
 from tests.browser import CHROMIUM, Page, opened
+from tests.rewritten import with_int8
 from tests.trained import trained_params
 
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -161,6 +163,19 @@ def test_tables_md_holds_the_table_the_verdicts_and_the_definitions(evaluated: P
     assert "- U-Net, S2-KD against FitNet: " in text
     assert "- RMSE: root mean squared error in physical units" in text
     assert text.count("better than the same student's baseline") == 1
+
+
+def test_page_markdown_and_latex_tell_what_8_bits_cost(evaluated: Path, tmp_path: Path) -> None:
+    shutil.copytree(evaluated / paths.EVALUATE, tmp_path / "evaluate")
+    results = with_int8(tmp_path / "evaluate")
+    documents = report.page(results, trained_params()), report.markdown(results)
+    for text in documents:
+        assert "U-Net S2-KD, int8, seed 43" in text
+        assert "U-Net S2-KD, seed 43, int8 against float32: worse" in text
+    assert "int8.json" in documents[0]
+    text = latex.document([("weather_twin", results)], "simvp")
+    assert "& S2-KD, int8, seed 43 & -- & -- & 0.7500 &" in text
+    assert r"(95 \% interval +0.12500 to +0.37500); +50.00 \% of float32's MSE." in text
 
 
 def decoded(text: str, shape: tuple[int, ...]) -> np.ndarray:

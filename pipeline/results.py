@@ -119,6 +119,15 @@ T = TypeVar("T")
 TIME_UNITS = (("h", 1.0), ("min", 60.0), ("s", 3600.0))
 
 
+def _optional_csv(name: str) -> cached_property[pd.DataFrame | None]:
+    """A table's rows; None where an older evaluation wrote none."""
+
+    def read(results: Results) -> pd.DataFrame | None:
+        return results._csv(name) if (results.folder / name).is_file() else None
+
+    return cached_property(read)
+
+
 class Results:
     """data/evaluate, opened for reading."""
 
@@ -192,26 +201,11 @@ class Results:
         """Rows of scores.parquet; `method` and `seed` are missing where a forecaster has none."""
         return pd.read_parquet(self._existing("scores.parquet"))
 
-    @cached_property
-    def field(self) -> pd.DataFrame | None:
-        """Rows of field.csv: the metrics that a domain is used to; None where an older evaluation wrote none."""
-        return self._csv_if_any("field.csv")
-
-    @cached_property
-    def extremes(self) -> pd.DataFrame | None:
-        return self._csv_if_any("extremes.csv")
-
-    @cached_property
-    def spectra(self) -> pd.DataFrame | None:
-        return self._csv_if_any("spectra.csv")
-
-    @cached_property
-    def sharpness(self) -> pd.DataFrame | None:
-        return self._csv_if_any("sharpness.csv")
-
-    @cached_property
-    def rollout(self) -> pd.DataFrame | None:
-        return self._csv_if_any("rollout.csv")
+    field = _optional_csv("field.csv")  # the metrics that a domain is used to
+    extremes = _optional_csv("extremes.csv")
+    spectra = _optional_csv("spectra.csv")
+    sharpness = _optional_csv("sharpness.csv")
+    rollout = _optional_csv("rollout.csv")
 
     @cached_property
     def examples(self) -> list[dict[str, Any]]:
@@ -243,14 +237,11 @@ class Results:
         if missing:
             raise UserError(
                 f"{self.called}/{name} has no {', '.join(missing)}: another version of s2kd wrote it; "
-                "`dvc repro evaluate` there writes it anew"
+                "`dvc repro evaluate` with this version's code writes it anew"
             )
 
     def _csv(self, name: str) -> pd.DataFrame:
         return pd.read_csv(self._existing(name))
-
-    def _csv_if_any(self, name: str) -> pd.DataFrame | None:
-        return self._csv(name) if (self.folder / name).is_file() else None
 
     def _existing(self, name: str) -> Path:
         path = self.folder / name

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pipeline.metrics.base import Metric
+from pipeline.metrics.openstl import SUMMED, OpenSTL
 
 
-class MSEOpenSTL(Metric):
-    """OpenSTL's `metric` without spatial_norm (Tan et al. 2023): mean over windows and frames, *sum* over the rest.
-
-    It grows with the grid and adds squares of unlike units; it is here because TaxiBJ's tables are in it.
-    """
+class MSEOpenSTL(OpenSTL):
+    """The squared error. It grows with the grid and adds squares of unlike units; TaxiBJ's tables are in it."""
 
     title = "MSE (OpenSTL)"
-    label = (
-        "squared error in physical units, summed over variables and grid points, mean over windows and lead times, "
-        "no latitude weights"
-    )
-    across_variables = False
-    sums_variables = True
+    label = f"squared error {SUMMED}"
 
     def per_window(self, forecast: Tensor, target: Tensor) -> Tensor:
         return (forecast - target).square().sum((-2, -1))

@@ -11,15 +11,14 @@ more steps: epochs are as many as make up --steps. Weights are those of params.y
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from experiments.queued import Experiment, compared, experiment, figures, queue, settled
+from experiments.queued import Experiment, command_line, compared, experiment, figures, queue, settled
 from pipeline import paths
 from pipeline.errors import UserError
 from pipeline.evaluation import deviation
@@ -115,16 +114,10 @@ def _by_step(windows: int, of: Experiment, line: Line) -> tuple[list[int], list[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    into_queue, from_results = commands.add_parser("queue"), commands.add_parser("draw")
-    for command in (into_queue, from_results):
-        command.add_argument("--windows", type=int, nargs="+", default=WINDOWS, metavar="COUNT")
+    parser, into_queue, from_results = command_line(__doc__, "draw", "--windows", WINDOWS, SEEDS)
     into_queue.add_argument("--steps", type=int, default=STEPS)
-    into_queue.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="SEED")
-    into_queue.add_argument("-S", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     from_results.add_argument("path", type=Path)
-    options: Any = parser.parse_args()
+    options = parser.parse_args()
     try:
         if options.command == "queue":
             queue_all(options.windows, options.steps, options.seeds, options.settings)

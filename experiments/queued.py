@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import shutil
@@ -132,3 +133,20 @@ def listed(values: Iterable[object]) -> str:
 def figures(values: Sequence[float]) -> str:
     """Mean and standard deviation of what several seeds gave."""
     return f"{statistics.mean(values):.5f} ± {deviation(values):.5f}"
+
+
+def command_line(
+    description: str | None, reading: str, option: str, numbers: Sequence[float], seeds: Sequence[int]
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, argparse.ArgumentParser]:
+    """A script's parser, and those of its commands: `queue`, which takes --seeds and -S, and `reading`.
+
+    Both take `option`, the values of what is queued, whose defaults are `numbers`.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    into_queue, from_results = commands.add_parser("queue"), commands.add_parser(reading)
+    for command in (into_queue, from_results):
+        command.add_argument(option, type=type(numbers[0]), nargs="+", default=numbers, metavar="VALUE")
+    into_queue.add_argument("--seeds", type=int, nargs="+", default=seeds, metavar="SEED")
+    into_queue.add_argument("-S", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    return parser, into_queue, from_results

@@ -15,7 +15,6 @@ small as L_pred itself.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import sys
@@ -23,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments.queued import Experiment, compared, experiment, figures, listed, queue, settled
+from experiments.queued import Experiment, command_line, compared, experiment, figures, listed, queue, settled
 from pipeline.errors import UserError
 from pipeline.losses import LOSSES
 
@@ -103,13 +102,7 @@ def choose(lambdas: Sequence[float]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    into_queue, from_results = commands.add_parser("queue"), commands.add_parser("choose")
-    for command in (into_queue, from_results):
-        command.add_argument("--lambdas", type=float, nargs="+", default=LAMBDAS, metavar="LAMBDA")
-    into_queue.add_argument("--seeds", type=int, nargs="+", default=SEEDS, metavar="SEED")
-    into_queue.add_argument("-S", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    parser, _, _ = command_line(__doc__, "choose", "--lambdas", LAMBDAS, SEEDS)
     options = parser.parse_args()
     try:
         if options.command == "queue":

@@ -9,9 +9,7 @@ from typing import Any
 
 from pipeline import export, paths
 from pipeline.errors import UserError
-from pipeline.evaluation import Run
 from pipeline.params import Params
-from pipeline.results import INT8
 from pipeline.serving.spec import Spec, in_words
 
 COPERNICUS = (
@@ -75,10 +73,14 @@ def _table(spec: Spec, definitions: dict[str, Any], tree: dict[str, Any]) -> dic
 
 def _precisions(spec: Spec) -> Any:
     """The test scores of this student in float32 and in 8 bits."""
-    found = _evaluated(INT8)
-    run = Run(**found["run"])
-    if run != Run(spec.student, spec.method, spec.seed):
-        raise UserError(f"{paths.EVALUATE / INT8} is of {run}, and {spec.title} is exported; run `dvc repro evaluate`")
+    name = "int8.json"
+    found = _evaluated(name)
+    scored, exported = found["run"], {"model": spec.student, "method": spec.method, "seed": spec.seed}
+    if scored != exported:
+        title = "{model} by {method}, seed {seed}".format(**scored)
+        raise UserError(
+            f"{paths.EVALUATE / name} is of {title}, and {spec.title} is exported; run `dvc repro evaluate`"
+        )
     return found
 
 

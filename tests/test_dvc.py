@@ -35,7 +35,7 @@ UNUSED = {
     "train_teacher": {"students.base"},
     "dump_features": {"checkpoint", "devices", "training"},  # for the device
     # a model that forecasts otherwise has another validation loss, which train_teacher and distill write
-    "evaluate": {"layers", "students.base", "students.unet", "teachers.base", "teachers.simvp"},
+    "evaluate": {"layers", "serving", "students.base", "students.unet", "teachers.base", "teachers.simvp"},
     "export": {"layers", "serving", "students.base", "students.unet"},
     "report": {"cost", "evaluation", "metrics.base", "windows"},  # types
 }

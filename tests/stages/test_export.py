@@ -110,7 +110,7 @@ def test_8_bits_change_nothing_else_in_the_evaluation(delivered: Path, evaluated
 def test_a_card_takes_no_8_bit_scores_of_another_student(delivered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, metrics = specs.read(delivered), json.loads((delivered / "metrics.json").read_text())
     monkeypatch.chdir(delivered.parents[1])
-    with pytest.raises(UserError, match=r"int8.json is of unet \w+ seed 4\d, and unet by \w+, seed 7 is exported"):
+    with pytest.raises(UserError, match=r"int8.json is of unet by \w+, seed 4\d, and unet by \w+, seed 7 is exported"):
         model_card.card(spec.model_copy(update={"seed": 7}), params(int8=True), metrics)
 
 

@@ -30,7 +30,7 @@ UNKNOWN = "not known to s2kd. State here where the data come from and what their
 def card(spec: Spec, params: Params, metrics: dict[str, Any]) -> str:
     """The page. `metrics`: what `metrics.json` holds.
 
-    Raises UserError where the evaluation is missing, or has not scored this student in 8 bits though they are asked for.
+    Raises UserError where the evaluation is missing, or has not scored this student in 8 bits where they are.
     """
     from jinja2 import Environment, StrictUndefined
 

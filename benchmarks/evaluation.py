@@ -4,23 +4,34 @@
     python -m benchmarks.evaluation --memory
 
 The forecast is persistence, which costs nothing: what is timed is reading, metrics and tallies. Two variables on a
-32 x 64 globe, 4 -> 4 frames, by threads and windows a batch. Ways alternate; medians are printed, of the processor's
-time on all threads, which other work on the machine disturbs less than the clock's. `--memory` scores splits of one,
-two and four times as many windows, each in a process of its own, and prints how far the resident memory rose.
+32 x 64 globe, 4 -> 4 frames, by threads and windows a batch. All combinations alternate; medians are printed, by the
+clock and of the processor's time on all threads, which other work on the machine disturbs less.
+
+`--memory` scores test splits of one, four and sixteen times as many frames beside the same training frames, on one
+thread, each in a process of its own. It prints the peak of that process's resident memory as the kernel counts it
+(VmHWM), and apart from it the largest private part (RssAnon) and part in mapped files (RssFile) that a thread saw every
+few milliseconds. Pages of the mapped record are counted as resident once they were read, until something else needs
+their memory; and glibc keeps freed blocks. `kept` is the private memory after scoring less that before it, both once
+glibc has given back what is free: what scoring itself holds on to.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
+import gc
+import itertools
 import multiprocessing
+import re
 import statistics
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
 from benchmarks.ingest import opened, write_record
@@ -34,24 +45,30 @@ from pipeline.work import Work
 
 THREADS = (1, 2)
 BATCHES = (8, 32, 128)
-SPLITS = Splits(train=0.1, validation=0.05, test=0.85)
+LENGTHS = (1, 4, 16)
+TRAIN, VALIDATION, SPAN = 40, 20, 8  # frames of the first two splits and of a window
+MEMORY_BATCH = 8
 
 
 def ingested(frames: int) -> Store:
+    """A record whose test split has `frames` frames; the other splits do not grow with it."""
+    total = TRAIN + VALIDATION + frames
+    shares = Splits(train=TRAIN / total, validation=VALIDATION / total, test=frames / total)
     folder = Path(f"record-{frames}")
     folder.mkdir()
-    write_record(folder / "record.nc", frames, 32, 64)
-    settings = Ingest(variables=("z500", "t850"), step=1, stride=1, splits=SPLITS)
+    write_record(folder / "record.nc", total + 2 * SPAN, 32, 64)
+    settings = Ingest(variables=("z500", "t850"), step=1, stride=1, splits=shares)
     ingest(opened(folder / "record.nc"), settings, folder, "calendar", "A record for the benchmark.")
     return Store(folder / STORE)
 
 
-def seconds(dataset: WindowDataset, gauges: Yardsticks, batch_size: int) -> float:
+def seconds(dataset: WindowDataset, gauges: Yardsticks, batch_size: int) -> tuple[float, float]:
+    """By the clock and of the processor."""
     batches = loader(dataset, batch_size)
     shape = (len(gauges.metrics), len(dataset), dataset.store.windows.t_out, 2)
-    start = time.process_time()
+    clock, processor = time.perf_counter(), time.process_time()
     score(Run("persistence"), persistence, batches, len(batches), gauges, np.empty(shape))
-    return time.process_time() - start
+    return time.perf_counter() - clock, time.process_time() - processor
 
 
 def by_threads_and_batch(frames: int, repeats: int) -> None:
@@ -62,18 +79,27 @@ def by_threads_and_batch(frames: int, repeats: int) -> None:
         "metrics": Yardsticks(whole.metrics, whole.climate),
         "all": whole,
     }
-    print(f"{len(dataset)} windows, milliseconds of the processor a window, median of {repeats}")
-    print(f"{'threads':>8} {'batch':>6} " + " ".join(f"{name:>9}" for name in ways) + "  all / MSE")
-    for threads in THREADS:
+    cases = list(itertools.product(THREADS, BATCHES, ways))
+    times: dict[tuple[int, int, str], list[tuple[float, float]]] = {case: [] for case in cases}
+    for threads, batch_size, way in repeats * cases:
         torch.set_num_threads(threads)
-        for batch_size in BATCHES:
-            times: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(repeats):
-                for name, gauges in ways.items():
-                    times[name].append(1000 * seconds(dataset, gauges, batch_size) / len(dataset))
-            medians = {name: statistics.median(found) for name, found in times.items()}
-            figures = " ".join(f"{median:9.3f}" for median in medians.values())
-            print(f"{threads:>8} {batch_size:>6} {figures}  {medians['all'] / medians['MSE']:9.1f}")
+        times[threads, batch_size, way].append(seconds(dataset, ways[way], batch_size))
+    print(f"{len(dataset)} windows, milliseconds a window, median of {repeats}")
+    for kind, name in enumerate(("clock", "processor")):
+        medians = {
+            case: 1000 * statistics.median(pair[kind] for pair in found) / len(dataset) for case, found in times.items()
+        }
+        print_times(name, medians)
+
+
+def print_times(name: str, medians: dict[tuple[int, int, str], float]) -> None:
+    """Milliseconds by (threads, windows a batch, way), and how much longer one takes than another."""
+    fastest = min(medians[THREADS[0], batch_size, "all"] for batch_size in BATCHES)
+    print(f"{name:>9} {'batch':>6} {'MSE':>9} {'metrics':>9} {'all':>9}  all / MSE  all / best on one thread")
+    for threads, batch_size in itertools.product(THREADS, BATCHES):
+        mse, metrics, whole = (medians[threads, batch_size, way] for way in ("MSE", "metrics", "all"))
+        figures = f"{mse:9.3f} {metrics:9.3f} {whole:9.3f}  {whole / mse:9.1f}  {whole / fastest:9.2f}"
+        print(f"{threads:>9} {batch_size:>6} {figures}")
 
 
 def preparation(frames: int) -> None:
@@ -85,46 +111,81 @@ def preparation(frames: int) -> None:
     climatology.fit(dataset.fields, store.times, chosen, "calendar")
     fitted = time.process_time()
     extremes.thresholds(dataset.fields, chosen)
-    print(f"{frames} frames: climatology {fitted - start:.2f} s, thresholds {time.process_time() - fitted:.2f} s")
+    print(f"{len(chosen)} frames: climatology {fitted - start:.2f} s, thresholds {time.process_time() - fitted:.2f} s")
 
 
-def risen(path: Path, batch_size: int) -> float:
-    """MB by which the resident memory of this process rose at most, without pages of files."""
+def resident(counter: str) -> float:
+    """MB of this process, of a counter in /proc/self/status."""
+    (kilobytes,) = re.findall(rf"{counter}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kilobytes) / 1000
+
+
+@contextlib.contextmanager
+def watched(highest: dict[str, float]) -> Iterator[None]:
+    """Raises the counters in `highest` to the most that this process holds meanwhile."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.003):
+            highest.update({counter: max(most, resident(counter)) for counter, most in highest.items()})
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def private_in_use() -> float:
+    """MB of private memory, without what glibc holds free."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return resident("RssAnon")
+
+
+def peaks(path: Path, repeat: int) -> dict[str, float]:
+    """MB of resident memory while the test split of the store `path` is scored, by counter."""
+    torch.set_num_threads(1)
     dataset = WindowDataset(Store(path), "test")
-    process = psutil.Process()
     gauges = diagnostics.yardsticks(dataset, Evaluate())
-    highest = before = 0
-
-    def watched(batch: object) -> torch.Tensor:
-        nonlocal highest, before
-        memory = process.memory_info()
-        private = memory.rss - memory.shared
-        before = before or private
-        highest = max(highest, private)
-        return persistence(batch)  # type: ignore[arg-type]
-
-    with Work(f"evaluate-{path.parent.name}") as work:
-        score_all({Run("persistence"): watched}, dataset, batch_size, work, yardsticks=gauges)
-    return (highest - before) / 1e6
+    highest = {"RssAnon": 0.0, "RssFile": 0.0}
+    before = private_in_use()
+    with Work(f"evaluate-{path.parent.name}-{repeat}") as work, watched(highest):
+        score_all({Run("persistence"): persistence}, dataset, MEMORY_BATCH, work, yardsticks=gauges)
+    return {"VmHWM": resident("VmHWM"), **highest, "kept": private_in_use() - before}
 
 
-def memory(frames: int) -> None:
+def memory(frames: int, repeats: int) -> None:
+    stores = {times: ingested(times * frames) for times in LENGTHS}
+    for store in stores.values():
+        WindowDataset(store, "test")  # makes the mapped copy, as an earlier stage has in the pipeline
     context = multiprocessing.get_context("spawn")
-    for times in (1, 2, 4):
-        store = ingested(times * frames)
+    found: dict[int, list[dict[str, float]]] = {times: [] for times in LENGTHS}
+    for repeat, (times, store) in itertools.product(range(repeats), stores.items()):
         with context.Pool(1) as pool:
-            print(f"{len(store.windows.of('test'))} windows: {pool.apply(risen, (store.path, 32)):.1f} MB")
+            found[times].append(pool.apply(peaks, (store.path, repeat)))
+    counters = ("VmHWM", "RssAnon", "RssFile")
+    medians = {times: [statistics.median(one[name] for one in found[times]) for name in counters] for times in LENGTHS}
+    print(f"MB of resident memory, median of {repeats}, and its ratio to the shortest split's")
+    print(f"{'split':>5} {'windows':>8} " + " ".join(f"{name:>14}" for name in counters) + "   kept")
+    for times, values in medians.items():
+        pairs = zip(values, medians[LENGTHS[0]], strict=True)
+        figures = " ".join(f"{value:6.0f} ({value / first:.3f})" for value, first in pairs)
+        kept = statistics.median(one["kept"] for one in found[times])
+        print(f"{times:>4}x {len(stores[times].windows.of('test')):>8} {figures} {kept:6.1f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=140)  # of the test split
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         if arguments.memory:
-            memory(arguments.frames)
+            memory(arguments.frames, arguments.repeats)
         else:
             by_threads_and_batch(arguments.frames, arguments.repeats)
             preparation(4 * arguments.frames)

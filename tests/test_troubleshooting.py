@@ -13,7 +13,7 @@ PAGE = (ROOT / "docs/troubleshooting.md").read_text()
 FOREIGN = (  # DVC's words and the system's
     *("Key ", "Sweep overrides", "unexpected error", "YAML file structure", "No file hash info", "Stage '"),
     *("No such file", "... is busy", "exited with", "config file error", "No remote provided", "failed to connect"),
-    *("Could not connect", "Checkout failed", "a queued experiment"),
+    *("Could not connect", "Checkout failed", "a queued experiment", "Author identity"),
 )
 
 

@@ -347,18 +347,27 @@ def test_an_engine_and_a_process_that_are_shot_lose_no_finished_caption(
         assert not alive, "no engine, worker or drawing process outlives the stage"
     kept = answers()
 
-    with stage(tmp_path / "third.txt") as process:
-        assert process.wait(timeout=300) == 0
-    assert f"vLLM wrote {windows - kept:,} captions" in (tmp_path / "third.txt").read_text()
+    captioner = like(reader, prompt)  # as the stage would make it, but for an engine that runs already
+    captioner.seed = 42
+    monkeypatch.setattr(captioner, "close", lambda: "")
+    asked: list[int] = []
+    captions_of = captioner.captions
+    monkeypatch.setattr(captioner, "captions", lambda some: captions_of(counted(some, asked)))
+    with Answers(paths.ANSWERS) as log:
+        Captioning(captioner, "vllm", log).write(paths.CAPTIONS, Store(paths.STORE))
+    assert len(asked) == windows - kept
     assert answers() == windows
-
-    undisturbed = like(reader, prompt)
-    monkeypatch.setattr(undisturbed, "close", lambda: "")
-    undisturbed.seed = 42
     with Answers(tmp_path / "other.sqlite") as log:
-        Captioning(undisturbed, "vllm", log).write(tmp_path / "undisturbed.parquet", Store(paths.STORE))
+        Captioning(captioner, "vllm", log).write(tmp_path / "undisturbed.parquet", Store(paths.STORE))
+    assert len(asked) == 2 * windows - kept
     assert paths.CAPTIONS.read_bytes() == (tmp_path / "undisturbed.parquet").read_bytes()
     assert set(captions.read(paths.CAPTIONS)["status"].to_pylist()) == {"ok"}
+
+
+def counted(some: Iterable[CaptionRequest], asked: list[int]) -> Iterator[CaptionRequest]:
+    for one in some:
+        asked.append(one.window)
+        yield one
 
 
 @contextmanager

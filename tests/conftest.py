@@ -11,6 +11,30 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring
 
+# Modules whose tests share something that is long in the making: each on one worker, so that it is made once.
+TOGETHER = {
+    "test_dvc": "built",
+    "test_resume": "built",
+    "test_sharing": "built",
+    "test_experiments": "built",
+    "test_tutorial": "tutorial",
+    "test_vllm": "vllm",
+    "test_vllm_pipeline": "vllm",
+    "test_export": "export",
+    "test_report": "page",
+    "test_revisions": "revisions",
+    "test_predict": "exported",
+    "test_server": "exported",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come first, so that no worker is left with one at the end."""
+    for item in items:
+        if item.path.stem in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(TOGETHER[item.path.stem]))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
 
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:

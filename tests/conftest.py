@@ -18,6 +18,7 @@ TOGETHER = {
     "test_sharing": "built",
     "test_experiments": "built",
     "test_tutorial": "tutorial",
+    "test_openai": "vllm",  # two engines that start at the same time each take twice as long
     "test_vllm": "vllm",
     "test_vllm_pipeline": "vllm",
     "test_export": "export",
@@ -28,6 +29,7 @@ TOGETHER = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests come first, so that no worker is left with one at the end."""
     for item in items:

@@ -343,7 +343,7 @@ def test_an_engine_and_a_process_that_are_shot_lose_no_finished_caption(
         assert engine_of(process) in left
         process.kill()
         process.wait()
-        _, alive = psutil.wait_procs(left, timeout=30)
+        _, alive = psutil.wait_procs(left, timeout=120)
         assert not alive, "no engine, worker or drawing process outlives the stage"
     kept = answers()
 
@@ -405,7 +405,7 @@ def answers() -> int:
         return int(database.execute("SELECT count(*) FROM answer").fetchone()[0]) if tables else 0
 
 
-def held_after_answers(process: subprocess.Popen[bytes], count: int, seconds: float = 240) -> int:
+def held_after_answers(process: subprocess.Popen[bytes], count: int, seconds: float = 480) -> int:
     """Waits for so many answers and stops the stage where it is, so that it cannot finish before it is shot."""
     end = time.monotonic() + seconds
     while (found := answers()) < count:

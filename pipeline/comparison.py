@@ -38,6 +38,7 @@ Verdict = Literal["better", "worse", "not distinguishable"]
 class Comparison:
     """`method` minus `against` in MSE: below zero, `method` is better.
 
+    student: empty where one teacher is compared with the other.
     low, high: the 95 % interval; None where there are fewer than two blocks of windows, or two simulations.
     corrected_low, corrected_high: the same, corrected for `comparisons` printed together; the verdict goes by it.
     domain: "seen" or "unseen" where only windows of such environments are compared.
@@ -76,14 +77,15 @@ class Precisions:
 def compare_all(scores: Scores, settings: Evaluate, seed: int) -> list[Comparison]:
     """Per student: the teachers and each method against the baseline, and S2-KD against its rivals and controls.
 
-    Over all windows, then over those of seen and of unseen environments, where there are both.
+    Over all windows, then over those of seen and of unseen environments, where there are both. The teachers against
+    each other are no student's, and compared once.
     """
-    chosen = [
-        (student, method, against, domain)
+    chosen = dict.fromkeys(
+        ("" if against in TEACHERS else student, method, against, domain)
         for domain in ("", *scores.domains)
         for student, methods in students(scores).items()
         for method, against in _pairs(scores, list(methods))
-    ]
+    )
     return [_compare(scores, *each, settings, seed, len(chosen)) for each in chosen]
 
 

@@ -34,12 +34,12 @@ def verdict_table(results: Results, domains: bool = False) -> tuple[Table, list[
     chosen = [comparison for comparison in results.comparisons if bool(comparison.domain) is domains]
     rows = []
     for comparison in chosen:
-        pair = f"{name(comparison.method)} against {name(comparison.against)}"
+        pair = f"{_whose(comparison)}{name(comparison.method)} against {name(comparison.against)}"
         domain = f" ({comparison.domain})" if comparison.domain else ""
         plain = span(comparison.low, comparison.high)
         corrected = span(comparison.corrected_low, comparison.corrected_high)
         cells = (comparison.verdict, signed(comparison.difference), plain, corrected)
-        rows.append(Row(f"{name(comparison.student)}, {pair}{domain}", cells))
+        rows.append(Row(f"{pair}{domain}", cells))
     head = ("", "verdict", "MSE difference", "95 % interval", "corrected interval")
     return Table(head, tuple(rows)), chosen
 
@@ -97,10 +97,15 @@ def _rival(method: str) -> str:
 
 def _sentence(comparison: Comparison) -> str:
     domain = f"{comparison.domain.capitalize()} environments: " if comparison.domain else ""
-    line = f"{domain}{name(comparison.student)}, {_told(comparison)}"
+    line = f"{domain}{_whose(comparison)}{_told(comparison)}"
     if (comparison.method, comparison.against) == ("teacher", "baseline") and not teacher_leads(comparison):
         line += "; the teacher does not lead, so there is no share of its lead to give"
-    return line + "."
+    return line[0].upper() + line[1:] + "."
+
+
+def _whose(comparison: Comparison) -> str:
+    """The student before what is said of it; nothing where teachers are compared."""
+    return f"{name(comparison.student)}, " if comparison.student else ""
 
 
 def _told(comparison: Comparison) -> str:

@@ -281,6 +281,16 @@ def test_the_vision_teacher_and_the_controls_are_compared_where_they_are() -> No
     assert ("teacher", "baseline") in pairs
 
 
+def test_the_teachers_are_compared_with_each_other_once_however_many_students_there_are() -> None:
+    mse = runs({"baseline": 1.0, "s2kd": 1.0}, teacher=0.5)
+    mse |= {Run("resnet", run.method, run.seed): values for run, values in mse.items() if run.method}
+    mse[Run("vision teacher")] = mse[Run("teacher")] + 0.1
+    found = comparison.compare_all(scores_of(mse), SETTINGS, seed=0)
+    (teachers,) = [one for one in found if one.against == "vision teacher"]
+    assert teachers.student == ""
+    assert {one.comparisons for one in found} == {len(found)} == {2 * 3 + 1}
+
+
 @pytest.mark.parametrize(("loss", "verdict"), [(0.01, "worse"), (0.0, "not distinguishable"), (-0.01, "better")])
 def test_8_bits_are_held_against_the_same_student_window_by_window(loss: float, verdict: str) -> None:
     mse = runs({"baseline": 1.0, "s2kd": 0.8}, teacher=0.5, spread=0.1)

@@ -120,10 +120,11 @@ TIME_UNITS = (("h", 1.0), ("min", 60.0), ("s", 3600.0))
 
 
 def _optional_csv(name: str) -> cached_property[pd.DataFrame | None]:
-    """A table's rows; None where an older evaluation wrote none."""
+    """A table's rows; None where there are none, such as roll-outs that were not asked for, or no file."""
 
     def read(results: Results) -> pd.DataFrame | None:
-        return results._csv(name) if (results.folder / name).is_file() else None
+        rows = results._csv(name) if (results.folder / name).is_file() else pd.DataFrame()
+        return None if rows.empty else rows
 
     return cached_property(read)
 

@@ -90,6 +90,15 @@ def test_an_older_evaluation_has_no_such_figures(evaluated: Path, tmp_path: Path
     assert figures.sharpness_table(older) is None
 
 
+def test_roll_outs_that_were_not_asked_for_leave_no_figure(evaluated: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(evaluated / paths.EVALUATE, tmp_path / "evaluate"))
+    head, _, _ = (folder / "rollout.csv").read_text().partition("\n")
+    (folder / "rollout.csv").write_text(head + "\n")  # what `evaluate.rollout: 0` writes
+    results = Results(folder)
+    assert results.rollout is None
+    assert [figures.rollout_charts(results), figures.rollout_tables(results)] == [[], []]
+
+
 def test_undefined_scores_are_a_dash_and_large_ones_have_all_digits(results: Results) -> None:
     results = Results(results.folder)
     assert results.sharpness is not None

@@ -17,7 +17,7 @@ test: $(VENV)/.test
 	ruff check .
 	ruff format --check .
 	mypy
-	python -m pytest -n 2 --dist loadgroup
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 format: $(VENV)/.test
 	ruff check --fix .

@@ -11,31 +11,17 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring
 
-# Modules whose tests share something that is long in the making: each on one worker, so that it is made once.
-TOGETHER = {
-    "test_dvc": "built",
-    "test_resume": "built",
-    "test_sharing": "built",
-    "test_experiments": "built",
-    "test_tutorial": "tutorial",
-    "test_openai": "vllm",  # two engines that start at the same time each take twice as long
-    "test_vllm": "vllm",
-    "test_vllm_pipeline": "vllm",
-    "test_export": "export",
-    "test_report": "page",
-    "test_revisions": "revisions",
-    "test_predict": "exported",
-    "test_server": "exported",
-}
+# Files that take longest, in the order in which they start. Each is one worker's, so that what its tests share is made
+# once; the rest are shorter, so that no worker is left over at the end. Two vLLM engines do not start side by side.
+LONGEST = ("test_vllm", "test_dvc", "test_tutorial", "test_twins_pipeline", "test_experiments", "test_vllm_pipeline")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests come first, so that no worker is left with one at the end."""
-    for item in items:
-        if item.path.stem in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(TOGETHER[item.path.stem]))
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    def rank(item: pytest.Item) -> tuple[int, bool]:
+        place = LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+        return place, item.get_closest_marker("slow") is None
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

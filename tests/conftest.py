@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost more than they bring
 
 # Files that take longest, in the order in which they start. Each is one worker's, so that what its tests share is made
-# once; the rest are shorter, so that no worker is left over at the end. Two vLLM engines do not start side by side.
+# once; the rest are shorter, so that no worker is left over at the end.
 LONGEST = ("test_vllm", "test_dvc", "test_tutorial", "test_twins_pipeline", "test_experiments", "test_vllm_pipeline")
 
 

@@ -23,6 +23,7 @@ import ctypes
 import gc
 import itertools
 import multiprocessing
+import os
 import re
 import statistics
 import tempfile
@@ -148,7 +149,8 @@ def private_in_use() -> float:
 def peaks(path: Path, repeat: int) -> dict[str, float]:
     """MB of resident memory while the test split of the store `path` is scored, by counter."""
     torch.set_num_threads(1)
-    dataset = WindowDataset(Store(path), "test")
+    os.chdir(path.parent)  # each record has a mapped copy of its own there
+    dataset = WindowDataset(Store(Path(path.name)), "test")
     gauges = diagnostics.yardsticks(dataset, Evaluate())
     highest = {"RssAnon": 0.0, "RssFile": 0.0}
     before = private_in_use()
@@ -160,7 +162,8 @@ def peaks(path: Path, repeat: int) -> dict[str, float]:
 def memory(frames: int, repeats: int) -> None:
     stores = {times: ingested(times * frames) for times in LENGTHS}
     for store in stores.values():
-        WindowDataset(store, "test")  # makes the mapped copy, as an earlier stage has in the pipeline
+        with contextlib.chdir(store.path.parent):
+            WindowDataset(Store(Path(store.path.name)), "test")  # makes the mapped copy, as an earlier stage has
     context = multiprocessing.get_context("spawn")
     found: dict[int, list[dict[str, float]]] = {times: [] for times in LENGTHS}
     for repeat, (times, store) in itertools.product(range(repeats), stores.items()):

@@ -7,7 +7,7 @@ each window, in a file mapped into memory; tallies leave sums alone. Memory hold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pipeline.batch import Batch
 from pipeline.errors import UserError
+from pipeline.mapped import release
 from pipeline.metrics import METRICS
 from pipeline.metrics.base import Metric
 from pipeline.progress import progress
@@ -206,7 +207,7 @@ def score_all(
             with work.part(str(run)) as part:
                 part.mkdir()
                 rows = np.lib.format.open_memmap(part / "values.npy", mode="w+", dtype=np.float64, shape=shape)
-                tallied = score(run, forecasters[run], batches, len(batches), yardsticks, rows)
+                tallied = score(run, forecasters[run], _read_once(batches, dataset), len(batches), yardsticks, rows)
                 rows.flush()
                 np.savez(part / "sums.npz", allow_pickle=False, **tallied)
         values[run] = np.load(work.path(str(run)) / "values.npy", mmap_mode="r", allow_pickle=False)
@@ -215,6 +216,13 @@ def score_all(
     simulation, domains = simulations(store, dataset.numbers)
     leads = lead_hours(store)
     return Scores(yardsticks.metrics, dataset.numbers, leads, variables, values, simulation, domains, sums)
+
+
+def _read_once(batches: Iterable[Batch], dataset: WindowDataset) -> Iterator[Batch]:
+    """Batches of a split of any length, of whose record no more than one batch stays in memory."""
+    for batch in batches:
+        yield batch
+        release(dataset.fields)
 
 
 def simulations(

@@ -37,6 +37,16 @@ def _opened(path: Path, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     return MemoryMap(path, dtype=dtype, mode="r", shape=shape)
 
 
+def release(array: NDArray[Any]) -> None:
+    """Unmaps the pages of a mapped array that were read: they stay in the system's cache and are mapped when asked for.
+
+    They count as the process's memory otherwise, which would seem to grow with the length of a record that is read
+    once from end to end. Does nothing to other arrays, and where the system knows no such advice.
+    """
+    if isinstance(array, MemoryMap) and isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array.base.madvise(mmap.MADV_DONTNEED)
+
+
 def map_array(name: str, folder: Path, array: zarr.Array[Any]) -> NDArray[Any]:
     """A whole Zarr array of the group in `folder`, memory-mapped."""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +27,7 @@ from pipeline.windows import WindowDataset, shuffled_loader
 from pipeline.work import Work
 from tests.core import TEXT_WIDTH, write_embeddings
 from tests.helpers import make_store
+from tests.machines import two_machines
 from tests.teachers import tiny
 
 Sets = tuple[WindowDataset, WindowDataset]
@@ -159,31 +158,10 @@ if __name__ == "__main__":
 """
 
 
-def two_nodes(command: list[str], variables: list[dict[str, str]]) -> list[subprocess.CompletedProcess[str]]:
-    """Runs the command as two machines would, both of them here."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    root = str(Path(__file__).resolve().parents[1])
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": root}
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([sys.executable, *command], env=shared | own, **pipes) for own in variables]
-    try:
-        outputs = [process.communicate(timeout=600) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [
-        subprocess.CompletedProcess(process.args, process.returncode, *output)
-        for process, output in zip(processes, outputs, strict=True)
-    ]
-
-
 @pytest.mark.slow
 def test_two_machines_learn_what_one_does_at_an_equal_batch_and_end_together(sets: Sets) -> None:
     Path("node.py").write_text(NODE)
-    ranks = [{"NODE_RANK": "0"}, {"NODE_RANK": "1"}]
-    nodes = two_nodes(["node.py", "-1"], ranks)
+    nodes = two_machines("node.py", "-1")
     assert [node.returncode for node in nodes] == [0, 0], nodes
     history, _ = run(sets, 1, work="one", **SETTINGS)
     for row, other in zip(json.loads(nodes[0].stdout), history, strict=True):
@@ -191,7 +169,7 @@ def test_two_machines_learn_what_one_does_at_an_equal_batch_and_end_together(set
 
     order = shuffled_loader(sets[0], 2, seed=1, rank=1, ranks=2)
     window = next(iter(order)).windows.tolist()[0]  # the second machine's
-    for node in two_nodes(["node.py", str(window)], ranks):
+    for node in two_machines("node.py", str(window)):
         assert node.returncode == 1
         assert "model, epoch 1, step 1: the loss is not finite" in node.stderr.splitlines()[-1]
 

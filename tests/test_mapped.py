@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import paths
-from pipeline.mapped import map_array, mapped
+from pipeline.mapped import map_array, mapped, release
 from pipeline.store import create_array
 from pipeline.windows import map_fields
 from tests.helpers import make_store
@@ -106,3 +107,24 @@ def test_a_part_of_it_is_pickled_as_that_part(part: Any) -> None:
 
 def whole(values: NDArray[np.float32]) -> Any:
     return lambda: iter([(0, values)])
+
+
+def mapped_memory(path: Path) -> int:
+    """kB of a file that this process holds mapped and has touched."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    return sum(
+        int(next(line for line in lines if line.startswith("Rss:")).split()[1]) for at in lines if path.name in at
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what is mapped is read from /proc")
+def test_released_pages_do_not_count_and_are_there_when_they_are_read_again() -> None:
+    values = np.random.default_rng(0).normal(size=(64, 128, 128)).astype(np.float32)
+    copy = map_array("values", Path("store"), write(Path("store"), values))
+    (file,) = (paths.WORK / "mapped").iterdir()
+    assert np.array_equal(copy, values)
+    assert mapped_memory(file) > 0.9 * values.nbytes / 1024
+    release(copy)
+    assert mapped_memory(file) == 0
+    assert np.array_equal(copy, values)
+    release(values)  # nothing to do

@@ -13,6 +13,7 @@ from tqdm import tqdm
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 20.0
+PLURALS = {"batch": "batches", "MiB": "MiB"}  # of units that take no s
 
 
 def progress(items: Iterable[Item], label: str, total: int, unit: str, done: int = 0) -> Iterator[Item]:
@@ -23,6 +24,7 @@ def progress(items: Iterable[Item], label: str, total: int, unit: str, done: int
     if sys.stderr.isatty():
         yield from tqdm(items, desc=label, total=total, unit=unit, initial=done, leave=False)
         return
+    units = PLURALS.get(unit, f"{unit}s")
     start = last = time.monotonic()
     for count, item in enumerate(items, start=1):
         yield item
@@ -31,4 +33,4 @@ def progress(items: Iterable[Item], label: str, total: int, unit: str, done: int
             last = now
             rate = count / (now - start)
             left = (total - done - count) / rate
-            log.info("%s: %d of %d %ss, %.3g %ss/s, %.0f s left", label, done + count, total, unit, rate, unit, left)
+            log.info("%s: %d of %d %s, %.3g %s/s, %.0f s left", label, done + count, total, units, rate, units, left)

@@ -72,3 +72,13 @@ def test_nothing_is_swallowed() -> None:
 
     with pytest.raises(OSError, match="disk"):
         list(progress(failing(), "frames", 2, "frame"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("unit", "units"), [("window", "windows"), ("batch", "batches"), ("MiB", "MiB")])
+def test_units_are_named_as_people_name_several(
+    clock: Clock, caplog: pytest.LogCaptureFixture, unit: str, units: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in progress(range(3), "reading", 3, unit):
+        clock.now += 30
+    assert f"1 of 3 {units}, 0.0333 {units}/s" in caplog.text

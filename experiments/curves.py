@@ -6,7 +6,8 @@
 
 Students of every number of windows get the same number of steps, so that a gain from more windows is not one from
 more steps: epochs are as many as make up --steps. Weights are those of params.yaml; `s2kd apply` sets tuned ones.
-`draw` takes the same --windows as `queue`, behind the picture's path.
+With `--of targets` all windows are shown and their number is that of those whose targets are (distill.target_windows):
+on the others teachers alone teach. `draw` takes the same --windows and --of as `queue`, behind the picture's path.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from pipeline.params import Distill
 WINDOWS = (50, 100, 200, 400)
 STEPS = 390
 SEEDS = (42, 43, 44)
+KEYS = {"windows": "train_windows", "targets": "target_windows"}  # of `distill`, what is counted
+AXES = {"windows": "training windows", "targets": "windows with targets"}
 
 
 class Line(NamedTuple):
@@ -36,48 +39,47 @@ class Line(NamedTuple):
     method: str
 
 
-def name(windows: int) -> str:
-    return f"curves-{windows}-windows"
+def name(count: int, counted: str) -> str:
+    return f"curves-{count}-{counted}"
 
 
-def steps_of_epoch(windows: int, distill: Distill) -> int:
+def steps_of_epoch(distill: Distill) -> int:
     """The last batch of an epoch counts, full or not; so does the last step, of fewer batches than the others."""
+    windows = distill.train_windows or _available()
     shown = windows if distill.target_windows is None else 2 * windows  # see pipeline/windows.py
     return math.ceil(math.ceil(shown / distill.batch_size) / distill.accumulate)
 
 
-def queue_all(windows: Sequence[int], steps: int, seeds: Sequence[int], settings: Sequence[str]) -> None:
+def queue_all(counts: Sequence[int], counted: str, steps: int, seeds: Sequence[int], settings: Sequence[str]) -> None:
     """One experiment for each number. Raises UserError before the first if a number or a setting is not allowed."""
-    _check_available(max(windows))
-    queue({name(count): _settings(count, steps, compared(seeds, settings)) for count in windows})
+    if max(counts) > _available():  # students would get all there are, and be drawn where they do not belong
+        raise UserError(f"--windows {max(counts)} is not allowed: the record has {_available()} training windows")
+    queue({name(count, counted): _settings(count, counted, steps, compared(seeds, settings)) for count in counts})
 
 
-def _settings(windows: int, steps: int, common: list[str]) -> list[str]:
-    """Training on so many windows, for as many epochs as make up the steps."""
-    own = [f"distill.train_windows={windows}"]
-    length = max(1, round(steps / steps_of_epoch(windows, settled([*own, *common]).distill)))
+def _settings(count: int, counted: str, steps: int, common: list[str]) -> list[str]:
+    """Training on so many windows, or with the targets of so many, for as many epochs as make up the steps."""
+    own = [f"distill.{KEYS[counted]}={count}"]
+    length = max(1, round(steps / steps_of_epoch(settled([*own, *common]).distill)))
     own += [f"distill.epochs={length}", f"distill.stop_epochs={length}"]
     settled([*own, *common])
     return [*own, *common]
 
 
-def _check_available(windows: int) -> None:
-    """Students asked for more windows than there are would get all of them, and be drawn where they do not belong."""
+def _available() -> int:
     try:
-        available = json.loads(paths.INGEST_SUMMARY.read_text())["windows"]["train"]
+        return int(json.loads(paths.INGEST_SUMMARY.read_text())["windows"]["train"])
     except FileNotFoundError:
         raise UserError(
             f"{paths.INGEST_SUMMARY} is missing, so that windows cannot be counted; `dvc repro ingest`"
         ) from None
-    if windows > available:
-        raise UserError(f"--windows {windows} is not allowed: the record has {available} training windows")
 
 
-def draw(path: Path, windows: Sequence[int]) -> None:
+def draw(path: Path, counts: Sequence[int], counted: str) -> None:
     """Best-epoch errors by number of windows, then errors by step for each; the numbers of the first as text."""
     from matplotlib import pyplot as plt
 
-    found = {count: experiment(name(count)) for count in sorted(windows)}
+    found = {count: experiment(name(count, counted)) for count in sorted(counts)}
     lines = list(dict.fromkeys(Line(each.student, each.method) for of in found.values() for each in of.trainings))
     figure, (by_windows, *by_steps) = plt.subplots(
         1, 1 + len(found), figsize=(4 * (1 + len(found)), 4), layout="constrained"
@@ -88,14 +90,14 @@ def draw(path: Path, windows: Sequence[int]) -> None:
         label = " ".join(line)
         by_windows.errorbar(list(found), means, [deviation(values) for values in best], capsize=2, label=label)
         print(f"{label:24}", *map(figures, best))
-        for axes, (count, of) in zip(by_steps, found.items(), strict=True):
-            axes.plot(*_by_step(count, of, line))
-    by_windows.set(xlabel="training windows", ylabel="validation MSE of z-scores, best epoch", xscale="log")
+        for axes, of in zip(by_steps, found.values(), strict=True):
+            axes.plot(*_by_step(of, line))
+    by_windows.set(xlabel=AXES[counted], ylabel="validation MSE of z-scores, best epoch", xscale="log")
     by_windows.set_xticks(list(found), [str(count) for count in found])
     by_windows.set_xticks([], minor=True)
     by_windows.legend()
     for axes, count in zip(by_steps, found, strict=True):
-        axes.set(xlabel=f"steps, {count} windows", ylabel="validation MSE of z-scores", yscale="log")
+        axes.set(xlabel=f"steps, {count} {AXES[counted]}", ylabel="validation MSE of z-scores", yscale="log")
         axes.sharey(by_steps[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, metadata={"Software": None})
@@ -106,10 +108,10 @@ def _curves(of: Experiment, line: Line) -> list[list[float]]:
     return [each.validation for each in of.trainings if Line(each.student, each.method) == line]
 
 
-def _by_step(windows: int, of: Experiment, line: Line) -> tuple[list[int], list[float]]:
+def _by_step(of: Experiment, line: Line) -> tuple[list[int], list[float]]:
     """Steps done after each epoch, and the mean validation error over seeds."""
     means = [statistics.mean(at) for at in zip(*_curves(of, line), strict=True)]
-    per_epoch = steps_of_epoch(windows, of.params.distill)
+    per_epoch = steps_of_epoch(of.params.distill)
     return [per_epoch * epoch for epoch in range(1, len(means) + 1)], means
 
 
@@ -117,12 +119,14 @@ def main() -> None:
     parser, into_queue, from_results = command_line(__doc__, "draw", "--windows", WINDOWS, SEEDS)
     into_queue.add_argument("--steps", type=int, default=STEPS)
     from_results.add_argument("path", type=Path)
+    for command in (into_queue, from_results):
+        command.add_argument("--of", choices=list(KEYS), default="windows", help="what is counted")
     options = parser.parse_args()
     try:
         if options.command == "queue":
-            queue_all(options.windows, options.steps, options.seeds, options.settings)
+            queue_all(options.windows, options.of, options.steps, options.seeds, options.settings)
         else:
-            draw(options.path, options.windows)
+            draw(options.path, options.windows, options.of)
     except UserError as error:
         raise SystemExit(f"curves: error: {error}") from None
 

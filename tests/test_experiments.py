@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from experiments import curves, queued, tune
 from pipeline import overlay, params
 from pipeline.errors import UserError
+from pipeline.params import Distill
 from tests.helpers import tiny_params
 from tests.pipeline_copy import Clone, Result
 
@@ -171,6 +172,7 @@ def test_an_experiment_that_has_not_been_run_is_named_without_a_traceback(clone:
         (tune, ["queue", *SHORT, "-S", "beta=0.1,0.2"], "beta=0.1,0.2"),
         (curves, ["queue", *SHORT], "--windows 400 is not allowed: the record has 38 training windows"),
         (curves, ["queue", "--windows", "0", *SHORT], "distill.train_windows = 0 is not allowed"),
+        (curves, ["queue", "--windows", "0", "--of", "targets", *SHORT], "distill.target_windows = 0 is not allowed"),
     ],
 )
 def test_a_mistake_is_told_and_nothing_queued(
@@ -199,12 +201,26 @@ def test_weights_stand_above_those_of_an_earlier_choice_and_leave_beta(clone: Cl
     assert given.of_method("s2kd").beta == 0.9
 
 
+def steps_of_epoch(windows: int, distill: Distill) -> int:
+    """By counting them."""
+    shown = windows * (1 if distill.target_windows is None else 2)
+    batches = range(0, shown, distill.batch_size)
+    return len(range(0, len(batches), distill.accumulate))
+
+
 def test_every_number_of_windows_gets_as_many_steps(clone: Clone) -> None:
     for more in ([], ["distill.accumulate=3"], ["distill.batch_size=7"], ["distill.target_windows=2"]):
         for windows in (3, 38):
-            distill = queued.settled(curves._settings(windows, 60, list(more))).distill
+            distill = queued.settled(curves._settings(windows, "windows", 60, list(more))).distill
             assert (distill.train_windows, distill.stop_epochs) == (windows, distill.epochs)
-            shown = windows * (1 if distill.target_windows is None else 2)
-            batches = range(0, shown, distill.batch_size)
-            steps = len(range(0, len(batches), distill.accumulate))
+            steps = steps_of_epoch(windows, distill)
             assert abs(distill.epochs * steps - 60) <= steps / 2
+
+
+def test_every_number_of_targets_gets_as_many_steps_on_all_windows(clone: Clone) -> None:
+    everything = "distill.train_windows=null"  # of the 38
+    for targets in (3, 38):
+        distill = queued.settled(curves._settings(targets, "targets", 60, [everything])).distill
+        assert (distill.target_windows, distill.train_windows) == (targets, None)
+        steps = steps_of_epoch(38, distill)
+        assert abs(distill.epochs * steps - 60) <= steps / 2

@@ -131,8 +131,9 @@ def listed(values: Iterable[object]) -> str:
 
 
 def figures(values: Sequence[float]) -> str:
-    """Mean and standard deviation of what several seeds gave."""
-    return f"{statistics.mean(values):.5f} ± {deviation(values):.5f}"
+    """Mean and standard deviation of what several seeds gave; one seed has no deviation."""
+    spread = f" ± {deviation(values):.5f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.5f}{spread}"
 
 
 def command_line(

@@ -185,6 +185,11 @@ def test_a_mistake_is_told_and_nothing_queued(
     monkeypatch.undo()
 
 
+def test_one_seed_has_no_deviation() -> None:
+    assert queued.figures([0.5]) == "0.50000"
+    assert queued.figures([0.5, 0.7]) == "0.60000 ± 0.14142"
+
+
 def test_weights_of_different_numbers_of_seeds_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     of = {tune.name(0.1): tiny_params(seeds=[1, 2]), tune.name(1.0): tiny_params(seeds=[1, 2, 3])}
     monkeypatch.setattr(tune, "experiment", lambda name: queued.Experiment(of[name], []))

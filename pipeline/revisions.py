@@ -103,7 +103,11 @@ def not_comparable(one: Results, other: Results) -> str | None:
 
 
 def differences(revisions: Sequence[Revision]) -> list[Difference]:
-    """Every forecaster of each later revision against the same one of the first, where they are comparable."""
+    """Every forecaster of each later revision against the same one of the first, where they are comparable.
+
+    Without those that err equally on every window, a baseline that no parameter changed for one: nothing is in
+    question there, and counting them would widen the intervals of the others.
+    """
     first = revisions[0]
     pairs = [
         (other, model)
@@ -111,6 +115,7 @@ def differences(revisions: Sequence[Revision]) -> list[Difference]:
         if not_comparable(first.results, other.results) is None
         for model in tables.forecasters(other.results)
         if model in tables.forecasters(first.results)
+        if not _per_window(first.results, model).equals(_per_window(other.results, model))
     ]
     return [_difference(first, other, model, len(pairs)) for other, model in pairs]
 

@@ -16,6 +16,7 @@ from pipeline.store import Grid
 
 WIDTH, HEIGHT = 350, 230
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 38  # margins
+CATEGORY = 0.5  # of a category's width, over which its points are spread
 MOST_TICKS = 6  # up to so many distinct places each have a tick
 ROUND, WHOLE, DEGREES = (1, 2, 2.5, 5, 10), (1, 2, 5, 10), (1, 2, 3, 6, 9, 10)  # distances of ticks
 MAP_WIDTH, MAP_LEFT, MAP_BOTTOM, MAP_MARGIN = 260, 34, 18, 6
@@ -23,12 +24,13 @@ MAP_WIDTH, MAP_LEFT, MAP_BOTTOM, MAP_MARGIN = 260, 34, 18, 6
 
 @dataclass(frozen=True)
 class Series:
-    """A line before it is placed. style: the CSS class that colours it."""
+    """A line before it is placed. style: the CSS class that colours it. spread: of each y, to both sides."""
 
     name: str
     style: str
     x: ArrayLike
     y: ArrayLike
+    spread: ArrayLike = 0.0
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,13 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
+    """whiskers: x, top and bottom of each. joined: whether the points are."""
+
     name: str
     style: str
     points: tuple[tuple[float, float], ...]
+    whiskers: tuple[tuple[float, float, float], ...] = ()
+    joined: bool = True
 
     @property
     def path(self) -> str:
@@ -133,6 +139,31 @@ def line_chart(
     summary = f"{title}: {y_label} against {x_label} for {names}"
     at = None if mark is None else _along_x(mark, x_low, x_high)
     return Chart(title, x_label, y_label, summary, tuple(x_ticks), tuple(y_ticks), tuple(lines), markers, at)
+
+
+def category_chart(
+    title: str, x_label: str, y_label: str, categories: Sequence[str], series: Sequence[Series]
+) -> Chart:
+    """Points with whiskers beside each other above each category; x of `series` counts categories from 0."""
+    ends = [np.asarray(one.y, dtype=float) + side * np.asarray(one.spread) for one in series for side in (-1, 1)]
+    x_low, x_high = -0.5, len(categories) - 0.5
+    y_low, y_high = _limits(np.concatenate(ends), 0.05)
+    lines = []
+    for number, one in enumerate(series):
+        beside = CATEGORY * (number - (len(series) - 1) / 2) / len(series)
+        values, places = np.asarray(one.y, dtype=float), np.asarray(one.x, dtype=float) + beside
+        columns = [_along_x(place, x_low, x_high) for place in places.tolist()]
+        heights, tops, bottoms = (
+            [_along_y(value, y_low, y_high) for value in (values + side * np.asarray(one.spread)).tolist()]
+            for side in (0, 1, -1)
+        )
+        whiskers = tuple(zip(columns, tops, bottoms, strict=True))
+        lines.append(Line(one.name, one.style, tuple(zip(columns, heights, strict=True)), whiskers, joined=False))
+    x_ticks = tuple(Tick(_along_x(number, x_low, x_high), name) for number, name in enumerate(categories))
+    y_ticks = tuple(Tick(_along_y(value, y_low, y_high), _number(value)) for value in _round_values(y_low, y_high, 5))
+    names = ", ".join(one.name for one in series)
+    summary = f"{title}: {y_label} for {names}, by {x_label}: {', '.join(categories)}"
+    return Chart(title, x_label, y_label, summary, x_ticks, y_ticks, tuple(lines), markers=True)
 
 
 Ends = tuple[float, float | None, float | None, float | None, float | None]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline import figures, latex, tables, verdicts
-from pipeline.charts import Chart, Series, Tick, intervals, line_chart
+from pipeline.charts import Chart, Series, category_chart, intervals, line_chart
 from pipeline.errors import UserError
 from pipeline.render import units_text
 from pipeline.report import render
@@ -114,13 +113,11 @@ def captioner_charts(revisions: Sequence[Revision]) -> list[Chart]:
     charts = []
     for student, methods in revisions[0].results.students.items():
         shared = [method for method in methods if all(method in r.results.students.get(student, []) for r in revisions)]
-        lines = [
-            Series(tables.name(method), figures.style(method, methods), places, _scores(revisions, student, method))
+        points = [
+            Series(tables.name(method), figures.style(method, methods), places, *_scores(revisions, student, method))
             for method in shared
         ]
-        chart = line_chart(tables.name(student), "captioner", "MSE of z-scores", lines, markers=True)
-        ticks = tuple(Tick(tick.position, names[round(number)]) for number, tick in enumerate(chart.x_ticks))
-        charts.append(replace(chart, x_ticks=ticks))
+        charts.append(category_chart(tables.name(student), "captioner", "MSE of z-scores", names, points))
     return charts
 
 
@@ -144,8 +141,10 @@ def lead_charts(revisions: Sequence[Revision]) -> list[Chart]:
     return charts
 
 
-def _scores(revisions: Sequence[Revision], student: str, method: str) -> list[float]:
-    return [float(revision.results.metrics[student][method]["mse"]) for revision in revisions]
+def _scores(revisions: Sequence[Revision], student: str, method: str) -> tuple[list[float], list[float]]:
+    """The mean over seeds at each revision, and the standard deviation; 0 of one seed."""
+    found = [revision.results.metrics[student][method] for revision in revisions]
+    return [float(each["mse"]) for each in found], [float(each.get("mse_sd", 0.0)) for each in found]
 
 
 def _latex(revisions: Sequence[Revision]) -> str:

@@ -3,7 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, intervals, line_chart, map_frame
+from pipeline.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Series,
+    category_chart,
+    intervals,
+    line_chart,
+    map_frame,
+)
 from pipeline.store import Grid
 
 
@@ -99,3 +111,20 @@ def test_intervals_without_a_row_to_scale_by_are_scaled_by_all() -> None:
     assert only.beyond == 0
     assert only.low is not None
     assert 0 < only.low < 100
+
+
+def test_points_of_a_category_stand_beside_each_other_with_their_spread() -> None:
+    series = [Series("a", "a", [0, 1, 2], [2.0, 4.0, 3.0], [0.5, 0.0, 1.0]), Series("b", "b", [0, 1, 2], [3.0] * 3)]
+    chart = category_chart("title", "kind", "error", ["one", "two", "three"], series)
+    assert [tick.label for tick in chart.x_ticks] == ["one", "two", "three"]
+    first, second = chart.lines
+    assert not first.joined
+    for tick, (x, _), (other, _) in zip(chart.x_ticks, first.points, second.points, strict=True):
+        assert x < tick.position < other
+        assert tick.position - x == pytest.approx(other - tick.position)
+    (_, low), (_, high), (_, middle) = first.points
+    assert middle == pytest.approx((low + high) / 2)
+    for (x, y), (at, top, bottom), spread in zip(first.points, first.whiskers, (0.5, 0.0, 1.0), strict=True):
+        assert at == x
+        assert (bottom - y, y - top) == pytest.approx((spread * (low - high) / 2,) * 2)
+    assert all(top == bottom for _, top, bottom in second.whiskers)

@@ -357,4 +357,5 @@ def _share(results: Results, entry: Entry) -> str:
 
 
 def _with_deviation(value: float, deviation: float | None, layout: str) -> str:
-    return layout.format(value) + ("" if deviation is None else f" ± {layout.format(deviation)}")
+    number = layout.format(value).replace("-", "\N{MINUS SIGN}")
+    return number + ("" if deviation is None else f" ± {layout.format(deviation)}")

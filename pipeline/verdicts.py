@@ -88,7 +88,9 @@ def _claim(results: Results, student: str) -> str:
         change = 100 * (scores[method]["mse"] / scores["baseline"]["mse"] - 1)
         text += f": MSE {_minus(f'{change:+.1f}')}\N{NO-BREAK SPACE}% against the baseline"
     share = scores[method].get("share_of_lead")
-    return text + (f", {100 * share:.0f}\N{NO-BREAK SPACE}% of the teacher's lead." if share is not None else ".")
+    if share is not None:
+        text += f", {_minus(f'{100 * share:.0f}')}\N{NO-BREAK SPACE}% of the teacher's lead"
+    return f"{text}."
 
 
 def _rival(method: str) -> str:

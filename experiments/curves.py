@@ -17,7 +17,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.queued import Experiment, command_line, compared, experiment, figures, queue, settled
 from pipeline import paths
@@ -29,6 +29,7 @@ WINDOWS = (50, 100, 200, 400)
 STEPS = 390
 SEEDS = (42, 43, 44)
 KEYS = {"windows": "train_windows", "targets": "target_windows"}  # of `distill`, what is counted
+COLUMNS = 3  # of the picture
 AXES = {"windows": "training windows", "targets": "windows with targets"}
 
 
@@ -77,13 +78,10 @@ def _available() -> int:
 
 def draw(path: Path, counts: Sequence[int], counted: str) -> None:
     """Best-epoch errors by number of windows, then errors by step for each; the numbers of the first as text."""
-    from matplotlib import pyplot as plt
 
     found = {count: experiment(name(count, counted)) for count in sorted(counts)}
     lines = list(dict.fromkeys(Line(each.student, each.method) for of in found.values() for each in of.trainings))
-    figure, (by_windows, *by_steps) = plt.subplots(
-        1, 1 + len(found), figsize=(4 * (1 + len(found)), 4), layout="constrained"
-    )
+    figure, (by_windows, *by_steps) = _panels(1 + len(found))
     for line in lines:
         best = [[min(curve) for curve in _curves(of, line)] for of in found.values()]
         means = [statistics.mean(values) for values in best]
@@ -96,11 +94,26 @@ def draw(path: Path, counts: Sequence[int], counted: str) -> None:
     by_windows.set_xticks(list(found), [str(count) for count in found])
     by_windows.set_xticks([], minor=True)
     by_windows.legend()
+    limits = [axes.get_ylim() for axes in by_steps]
     for axes, count in zip(by_steps, found, strict=True):
         axes.set(xlabel=f"steps, {count} {AXES[counted]}", ylabel="validation MSE of z-scores", yscale="log")
-        axes.sharey(by_steps[0])
+        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def _panels(count: int) -> tuple[Any, list[Any]]:
+    """A figure and so many square axes, up to three in a row."""
+    from matplotlib import pyplot as plt
+
+    columns = min(count, COLUMNS)
+    rows = math.ceil(count / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4 * columns, 4 * rows), squeeze=False, layout="constrained")
+    for unused in axes.flat[count:]:
+        unused.remove()
+    return figure, list(axes.flat[:count])
 
 
 def _curves(of: Experiment, line: Line) -> list[list[float]]:

@@ -125,7 +125,8 @@ def see_doctor() -> None:
         print(finding, flush=True)
         findings.append(finding.state)
     missing, warnings = findings.count("missing"), findings.count("warning")
-    print(f"\n{missing} missing, {warnings} warnings" if missing or warnings else "\nall is there")
+    told = f"{missing} missing, {warnings} warning{'s' * (warnings != 1)}" if missing or warnings else "all is there"
+    print(f"\n{told}")
     raise SystemExit(1 if missing else 0)
 
 

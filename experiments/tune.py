@@ -8,9 +8,9 @@
 `queue` passes further `-S` settings on, which may leave methods out. Every experiment trains a student for each of
 --seeds: two of them did not tell methods apart, see docs/distillation.md. They are none of the default's, with which
 the choice is evaluated. The rule of `choose`, given the same --lambdas: for each method the weight with the lowest
-best-epoch validation MSE, mean over seeds and students. The baseline knows no weight: its error is printed beside the
-others. Every method has as many values of lambda, KD ten times larger ones: its term is an error of forecasts, as
-small as L_pred itself.
+best-epoch validation MSE, mean over seeds and students; with --by-student, for each student and method. The baseline
+knows no weight: its error is printed beside the others. Every method has as many values of lambda, KD ten times larger
+ones: its term is an error of forecasts, as small as L_pred itself.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments.queued import Experiment, command_line, compared, experiment, figures, listed, queue, settled
+from experiments.queued import Experiment, Training, command_line, compared, experiment, figures, listed, queue, settled
 from pipeline.errors import UserError
 from pipeline.losses import LOSSES
+from pipeline.params import load
 
 LAMBDAS = (0.01, 0.03, 0.1, 0.3)
 SCALE = "standardised"
@@ -33,9 +34,9 @@ SEEDS = (1, 2, 3, 4, 5)
 
 
 class Tried(NamedTuple):
-    """A method with one of its weights; the baseline has none."""
+    """A method, or a student's (`unet-s2kd`), with one of its weights; the baseline has none."""
 
-    method: str
+    name: str
     lambda_: float = 0.0
     target_scale: str = ""
 
@@ -47,10 +48,11 @@ def name(lambda_: float) -> str:
 
 def weights(lambda_: float) -> str:
     """Every method's own, which stand above any that params.yaml holds from an earlier choice."""
+    earlier = [name for name in load().distill.tuned if name not in LOSSES]  # of single students
     own = (
-        f"{method}:{{lambda:{FACTORS.get(method, 1.0) * lambda_:g},target_scale:{SCALE}}}"
-        for method in LOSSES
-        if method != "baseline"
+        f"{name}:{{lambda:{FACTORS.get(_method(name), 1.0) * lambda_:g},target_scale:{SCALE}}}"
+        for name in [*LOSSES, *earlier]
+        if _method(name) != "baseline"
     )
     return f"++distill.tuned={{{','.join(own)}}}"  # ++: keys that may be new
 
@@ -63,52 +65,66 @@ def queue_all(lambdas: Sequence[float], seeds: Sequence[int], settings: Sequence
     queue(each)
 
 
-def errors(lambdas: Sequence[float]) -> dict[Tried, list[float]]:
-    """Best-epoch validation MSE by seed, mean over students. Raises UserError if the experiments' seeds differ."""
+def _method(name: str) -> str:
+    return name.rpartition("-")[2]
+
+
+def errors(lambdas: Sequence[float], by_student: bool = False) -> dict[Tried, list[float]]:
+    """Best-epoch validation MSE by seed, of each student or mean over them.
+
+    Raises UserError if the experiments' seeds differ.
+    """
     found: dict[Tried, list[float]] = {}
     seeds: dict[tuple[int, ...], str] = {}  # and the last experiment that had them
     for lambda_ in lambdas:
         of = experiment(name(lambda_))
         seeds[of.params.seeds] = name(lambda_)
-        found |= _errors(of)
+        found |= _errors(of, by_student)
     if len(seeds) > 1:
         told = ", ".join(f"{named} {listed(values)}" for values, named in seeds.items())
         raise UserError(f"the experiments' seeds differ: {told}; they must be the same")
     return found
 
 
-def _errors(of: Experiment) -> dict[Tried, list[float]]:
+def _errors(of: Experiment, by_student: bool) -> dict[Tried, list[float]]:
     by_seed: dict[Tried, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for each in of.trainings:
-        taken = of.params.of_method(each.method)
-        weight = () if each.method == "baseline" else (taken.lambda_, taken.distill.target_scale)
-        by_seed[Tried(each.method, *weight)][each.seed].append(min(each.validation))
+        by_seed[_tried(of, each, by_student)][each.seed].append(min(each.validation))
     return {tried: [statistics.mean(students) for students in seeds.values()] for tried, seeds in by_seed.items()}
 
 
-def choose(lambdas: Sequence[float]) -> None:
+def _tried(of: Experiment, training: Training, by_student: bool) -> Tried:
+    name = f"{training.student}-{training.method}" if by_student else training.method
+    taken = of.params.of_pair(training.student, training.method)
+    return Tried(name) if training.method == "baseline" else Tried(name, taken.lambda_, taken.distill.target_scale)
+
+
+def choose(lambdas: Sequence[float], by_student: bool) -> None:
     """Prints an overlay with the chosen weights, and all errors to stderr."""
-    found = errors(lambdas)
-    by_method: dict[str, list[Tried]] = defaultdict(list)
+    found = errors(lambdas, by_student)
+    by_name: dict[str, list[Tried]] = defaultdict(list)
     for tried in found:
-        by_method[tried.method].append(tried)
-    for tried in itertools.chain.from_iterable(by_method.values()):
-        print(f"{tried.method:12} {tried.lambda_:6g} {tried.target_scale:13} {figures(found[tried])}", file=sys.stderr)
+        by_name[tried.name].append(tried)
+    width = max(map(len, by_name))
+    for tried in itertools.chain.from_iterable(by_name.values()):
+        error = figures(found[tried])
+        print(f"{tried.name:{width}} {tried.lambda_:6g} {tried.target_scale:13} {error}", file=sys.stderr)
     print("distill:\n  tuned:")
-    for method, several in by_method.items():
-        if method != "baseline":
+    for name, several in by_name.items():
+        if _method(name) != "baseline":
             best = min(several, key=lambda tried: statistics.mean(found[tried]))
-            print(f"    {method}: {{lambda: {best.lambda_:g}, target_scale: {best.target_scale}}}")
+            print(f"    {name}: {{lambda: {best.lambda_:g}, target_scale: {best.target_scale}}}")
 
 
 def main() -> None:
-    parser, _, _ = command_line(__doc__, "choose", "--lambdas", LAMBDAS, SEEDS)
+    parser, _, from_results = command_line(__doc__, "choose", "--lambdas", LAMBDAS, SEEDS)
+    from_results.add_argument("--by-student", action="store_true", help="weights for each student and method")
     options = parser.parse_args()
     try:
         if options.command == "queue":
             queue_all(options.lambdas, options.seeds, options.settings)
         else:
-            choose(options.lambdas)
+            choose(options.lambdas, options.by_student)
     except UserError as error:
         raise SystemExit(f"tune: error: {error}") from None
 

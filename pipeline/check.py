@@ -37,12 +37,21 @@ def check(params: Params) -> None:
     _sizes("train_teacher.sizes", TEACHERS, params.train_teacher.sizes)
     _sizes("distill.sizes", STUDENTS, params.distill.sizes)
     for name in params.distill.tuned:
-        _known("distill.tuned", LOSSES, name)
+        _tuned(name)
     _buildable(params)
     _taught(params)
     if "baseline" not in params.methods:
         raise UserError("params.yaml: methods must list 'baseline', the control that every method is held against")
     exportable(params)
+
+
+def _tuned(name: str) -> None:
+    student, hyphen, method = name.partition("-")
+    if not hyphen:
+        _known("distill.tuned", LOSSES, name)
+    else:
+        _known(f"distill.tuned.{name}: student", STUDENTS, student)
+        _known(f"distill.tuned.{name}: method", LOSSES, method)
 
 
 def _buildable(params: Params) -> None:

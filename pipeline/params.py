@@ -341,7 +341,7 @@ class Distill(MethodOptions, Training):
     train_windows: Positive | None = None  # evenly spaced training windows given to the student; null: all
     target_windows: Positive | None = None  # of those, evenly spaced: whose targets it learns from; null: all
     target_scale: TargetScale = "centred"
-    tuned: dict[str, MethodWeights] = {}  # by method
+    tuned: dict[str, MethodWeights] = {}  # by method, or by student and method: resnet-s2kd
 
 
 class Evaluate(Section):
@@ -411,14 +411,15 @@ class Params(Section):
     report: Report = Report()
     runtime: Runtime = Runtime()
 
-    def of_method(self, method: str) -> Params:
-        """These parameters as `method` takes them: with the weights that `distill.tuned` holds for it."""
-        tuned = self.distill.tuned.get(method, MethodWeights())
-        scale: dict[str, Any] = {"target_scale": tuned.target_scale or self.distill.target_scale, "tuned": {}}
-        weights = {
-            "beta": self.beta if tuned.beta is None else tuned.beta,
-            "lambda_": self.lambda_ if tuned.lambda_ is None else tuned.lambda_,
-        }
+    def of_pair(self, student: str, method: str) -> Params:
+        """These parameters with the weights of a student's training by a method.
+
+        `distill.tuned` may hold some for the two, or for the method; the others are those that all have in common.
+        """
+        weights: dict[str, Any] = {}
+        for name in (method, f"{student}-{method}"):
+            weights |= self.distill.tuned.get(name, MethodWeights()).model_dump(exclude_none=True)
+        scale = {"target_scale": weights.pop("target_scale", self.distill.target_scale), "tuned": {}}
         return self.model_copy(update={**weights, "distill": self.distill.model_copy(update=scale)})
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from pipeline.work import Work
 
 def main(params: Params, student: str, method: str) -> None:
     """Trains a student for each of `seeds`."""
-    params = params.of_method(method)
+    params = params.of_pair(student, method)
     settings, store = params.distill, Store(paths.STORE)
     loss = distillation_loss(method, params.beta, params.lambda_, settings)
     left, taught = paths.features(loss.teacher), loss.uses_features or loss.uses_forecasts

@@ -69,7 +69,13 @@ def test_a_method_needs_its_teacher() -> None:
 
 
 def test_weights_of_an_unknown_method_are_refused() -> None:
-    assert "distill.tuned = 's2k' is not a known method" in refusal(distill={"tuned": {"s2k": {"lambda": 0.1}}})
+    def said(name: str) -> str:
+        return refusal(distill={"tuned": {name: {"lambda": 0.1}}})
+
+    assert "distill.tuned = 's2k' is not a known method" in said("s2k")
+    assert "distill.tuned.unet-s2k: method = 's2k' is not a known method" in said("unet-s2k")
+    assert "distill.tuned.unit-s2kd: student = 'unit' is not a known student" in said("unit-s2kd")
+    check(tiny_params(distill={"tuned": {"mlp_mixer-s2kd": {"lambda": 0.1}}}))
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,40 @@ def test_weights_are_those_with_the_smallest_error_and_can_be_applied(
     assert tuned["s2kd"].target_scale == "standardised"
 
 
+def test_students_can_have_weights_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = {  # by student and lambda; in the mean 1 is the best of unet's and resnet's
+        ("unet", 0.1): 0.3, ("unet", 1.0): 0.2, ("unet", 10.0): 0.1,
+        ("resnet", 0.1): 0.2, ("resnet", 1.0): 0.1, ("resnet", 10.0): 0.9,
+    }  # fmt: skip
+    of = {}
+    for lambda_ in (0.1, 1.0, 10.0):
+        given = tiny_params(seeds=[1], students=["unet", "resnet"], distill={"tuned": {"s2kd": {"lambda": lambda_}}})
+        histories = {student: [{"validation_prediction": errors[student, lambda_]}] for student in given.students}
+        trainings = [queued.Training(student, "s2kd", 1, histories[student]) for student in given.students]
+        trainings += [queued.Training(student, "baseline", 1, histories[student]) for student in given.students]
+        of[tune.name(lambda_)] = queued.Experiment(given, trainings)
+    monkeypatch.setattr(tune, "experiment", lambda name: of[name])
+    typed(monkeypatch, tune, "choose", "--lambdas", "0.1", "1", "10")
+    assert re.findall(r"(\S+): {lambda: (\S+),", capsys.readouterr().out) == [("s2kd", "1")]
+    typed(monkeypatch, tune, "choose", "--lambdas", "0.1", "1", "10", "--by-student")
+    printed = capsys.readouterr()
+    assert re.findall(r"(\S+): {lambda: (\S+),", printed.out) == [("unet-s2kd", "10"), ("resnet-s2kd", "1")]
+    assert re.search(r"^resnet-s2kd +10 \S+ +0\.90000$", printed.err, re.MULTILINE)
+
+
+def test_a_queue_tries_its_weights_on_students_that_had_their_own(clone: Clone) -> None:
+    text = Path("params.yaml").read_text()
+    try:
+        Path("params.yaml").write_text(text.replace("tuned: {}", "tuned: {unet-s2kd: {lambda: 5}, unet-kd: {beta: 2}}"))
+        given = queued.settled([tune.weights(0.03)])
+    finally:
+        Path("params.yaml").write_text(text)
+    assert given.of_pair("unet", "s2kd").lambda_ == 0.03
+    assert (given.of_pair("unet", "kd").lambda_, given.of_pair("unet", "kd").beta) == (0.3, 2)
+
+
 def test_curves_are_drawn_from_the_histories(
     clone: Clone, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,9 +235,9 @@ def test_weights_stand_above_those_of_an_earlier_choice_and_leave_beta(clone: Cl
     earlier = "++distill.tuned={s2kd:{lambda:5,beta:0.9},fitnet:{lambda:5,target_scale:raw}}"
     given = queued.settled([earlier, tune.weights(0.03)])
     for method, lambda_ in {"s2kd": 0.03, "fitnet": 0.03, "kd": 0.3, "reviewkd": 0.03}.items():
-        taken = given.of_method(method)
+        taken = given.of_pair("unet", method)
         assert (taken.lambda_, taken.distill.target_scale) == (lambda_, "standardised")
-    assert given.of_method("s2kd").beta == 0.9
+    assert given.of_pair("unet", "s2kd").beta == 0.9
 
 
 def steps_of_epoch(windows: int, distill: Distill) -> int:

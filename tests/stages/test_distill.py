@@ -175,3 +175,9 @@ def test_a_methods_own_weights_take_the_place_of_the_common_ones_for_it_alone() 
     common = {"beta": 0.9, "lambda": 0.3, "distill": {"target_scale": "raw"}}
     assert weights("s2kd", distill=tuned) == weights("s2kd", **common) != weights("s2kd")
     assert weights("fitnet", distill=tuned) == weights("fitnet")
+
+
+def test_a_students_own_weights_stand_above_those_of_the_method() -> None:
+    of_both = {"s2kd": {"lambda": 0.3, "beta": 0.9}, "unet-s2kd": {"lambda": 0.7}, "resnet-s2kd": {"lambda": 5.0}}
+    of_method = {"s2kd": {"lambda": 0.7, "beta": 0.9}}
+    assert weights("s2kd", distill={"tuned": of_both}) == weights("s2kd", distill={"tuned": of_method})

@@ -353,7 +353,7 @@ def _share(results: Results, entry: Entry) -> str:
         return _with_deviation(100 * entry.scores["share_of_lead"], deviation and 100 * deviation, "{:.0f}") + " %"
     if entry.method in ("", "baseline") or entry.alone or "baseline" not in results.students[entry.model]:
         return ABSENT
-    return "the teacher does not lead"
+    return "no lead"
 
 
 def _with_deviation(value: float, deviation: float | None, layout: str) -> str:

@@ -45,7 +45,7 @@ def test_a_teacher_that_does_not_lead_is_said_not_to(folder: Path) -> None:
     differences[0] |= {"difference": 0.1, "low": 0.05, "high": 0.2, "verdict": "worse"}
     rewrite(folder / "differences.json", differences)
     results = Results(folder)
-    assert row(tables.main_table(results), "U-Net S2-KD")["share of lead"] == "the teacher does not lead"
+    assert row(tables.main_table(results), "U-Net S2-KD")["share of lead"] == "no lead"
     assert "the teacher does not lead" in verdicts.sentences(results)[0]
 
 

@@ -30,6 +30,7 @@ STEPS = 390
 SEEDS = (42, 43, 44)
 KEYS = {"windows": "train_windows", "targets": "target_windows"}  # of `distill`, what is counted
 COLUMNS = 3  # of the picture
+LEGEND_COLUMNS = 5
 AXES = {"windows": "training windows", "targets": "windows with targets"}
 
 
@@ -93,7 +94,7 @@ def draw(path: Path, counts: Sequence[int], counted: str) -> None:
     by_windows.set(xlabel=AXES[counted], ylabel="validation MSE of z-scores, best epoch", xscale="log")
     by_windows.set_xticks(list(found), [str(count) for count in found])
     by_windows.set_xticks([], minor=True)
-    by_windows.legend()
+    figure.legend(*by_windows.get_legend_handles_labels(), loc="outside upper center", ncols=LEGEND_COLUMNS)
     limits = [axes.get_ylim() for axes in by_steps]
     for axes, count in zip(by_steps, found, strict=True):
         axes.set(xlabel=f"steps, {count} {AXES[counted]}", ylabel="validation MSE of z-scores", yscale="log")

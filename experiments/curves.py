@@ -79,7 +79,6 @@ def _available() -> int:
 
 def draw(path: Path, counts: Sequence[int], counted: str) -> None:
     """Best-epoch errors by number of windows, then errors by step for each; the numbers of the first as text."""
-
     found = {count: experiment(name(count, counted)) for count in sorted(counts)}
     lines = list(dict.fromkeys(Line(each.student, each.method) for of in found.values() for each in of.trainings))
     figure, (by_windows, *by_steps) = _panels(1 + len(found))

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale
 
-Nothing is trained. Each model of experiments/paper/ is built without memory, and one training step of it (forward,
+Nothing is trained. The models of experiments/paper/ are built without memory, and one training step of each (forward,
 loss, backward) runs on tensors that have shapes and no values. What is counted there is measured: operations, bytes
 that the kernels read and write, kernels, and the bytes kept for the backward pass. Windows are those that `ingest`
 would plan. What a GPU makes of them is assumed, see `GPU`.

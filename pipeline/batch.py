@@ -66,6 +66,11 @@ class Batch:
         if self.forecasts is not None and self.forecasts.shape != self.targets.shape:
             raise ValueError(f"forecasts {tuple(self.forecasts.shape)}, targets {tuple(self.targets.shape)}")
 
+    @property
+    def labels(self) -> int:
+        """Of how many windows the targets may be learnt from."""
+        return len(self.windows) if self.labelled is None else int(self.labelled.sum())
+
     def to(self, device: Any) -> Batch:
         """The same batch on another device (also what Lightning Fabric calls)."""
         return replace(

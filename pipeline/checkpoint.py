@@ -1,12 +1,14 @@
-"""The state of a training run on disk: weights, moments, generators and the place in the data's order.
+"""The state of a training run on disk: weights, moments and the place in the data's order.
 
 The order of the windows is drawn from the seed and the epoch alone (`windows.shuffled_loader`), so the epoch and
-the number of batches done are its state. Generators are seeded at the start of each epoch; within one, their states
-are saved too. A run that is killed anywhere therefore ends in the bytes of one that was not.
+the number of batches done are its state. Generators are seeded anew for each batch, from its place in the run
+(`seed_generators`), and have no state to save. A run that is killed anywhere therefore ends in the bytes of one that
+was not.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import random
@@ -43,21 +45,22 @@ class Progress:
     history: list[Row] = field(default_factory=list)
     # of the epoch under way
     batches: int = 0
-    windows: int = 0
+    windows: Row = field(default_factory=dict)  # of each term: windows that it is over
     sums: Row = field(default_factory=dict)  # of each term over these windows
     gradients: Row = field(default_factory=dict)  # norms at the epoch's start
 
-    def count(self, values: Mapping[str, Tensor], windows: int) -> None:
-        """Takes in the terms of a batch."""
+    def count(self, values: Mapping[str, Tensor], windows: Mapping[str, float]) -> None:
+        """Takes in the terms of a batch, each a mean over so many windows."""
         self.batches += 1
-        self.windows += windows
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.item() * windows
+            self.windows[name] = self.windows.get(name, 0) + windows[name]
+            self.sums[name] = self.sums.get(name, 0.0) + value.item() * windows[name]
 
     def close_epoch(self) -> Row:
         """The means over the epoch and its gradient norms; the next epoch starts from nothing."""
-        row = {f"train_{name}": total / self.windows for name, total in self.sums.items()} | self.gradients
-        self.batches, self.windows, self.sums, self.gradients = 0, 0, {}, {}
+        means = {f"train_{name}": total / self.windows[name] for name, total in self.sums.items()}
+        row = means | self.gradients
+        self.batches, self.windows, self.sums, self.gradients = 0, {}, {}, {}
         return row
 
 
@@ -78,12 +81,7 @@ class Checkpoints:
         self.optimizer = optimizer
         self.precision = precision
         self.best = weights(model)
-        self._generators: dict[str, Any] | None = None
         self._saved = time.monotonic()
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
 
     @property
     def newest(self) -> Path | None:
@@ -104,7 +102,6 @@ class Checkpoints:
             save_file(self.best, folder / "best.safetensors")
             save_file(_flat(self.optimizer.state_dict()["state"]), folder / "optimizer.safetensors")
             write_json(folder / "precision.json", self.precision.state_dict())
-            write_json(folder / "generators.json", generator_states(self.device))
             write_json(folder / "progress.json", vars(state))
         for earlier in sorted(self.work.folder.glob(f"{self.name}-*"))[:-1]:
             self.work.remove(earlier.name)
@@ -116,7 +113,7 @@ class Checkpoints:
             self.save(state)
 
     def resume(self) -> Progress | None:
-        """Takes up the newest checkpoint, if there is one; its generators wait for `restore_generators`."""
+        """Takes up the newest checkpoint, if there is one."""
         folder = self.newest
         if folder is None:
             return None
@@ -128,15 +125,7 @@ class Checkpoints:
         moments = _nested(load_file(folder / "optimizer.safetensors"))
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.precision.load_state_dict(json.loads((folder / "precision.json").read_text()))
-        if state.batches:
-            self._generators = json.loads((folder / "generators.json").read_text())
         return state
-
-    def restore_generators(self) -> None:
-        """Within a resumed epoch, once: after the loader has started, which draws a number of its own."""
-        if self._generators is not None:
-            set_generator_states(self._generators, self.device)
-            self._generators = None
 
 
 def newest(work: Work, name: str) -> Path | None:
@@ -160,43 +149,16 @@ def finite(model: nn.Module) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values())
 
 
-def seed_generators(seed: int) -> None:
-    """Seeds every generator that a model may draw from."""
+def seed_generators(*place: int) -> None:
+    """Seeds every generator that a model may draw from by a place in a run: seed, epoch, batch, process.
+
+    Places that differ in any number draw independently: processes drop other paths, as samples of one batch do.
+    """
+    digest = hashlib.sha256(repr(place).encode()).digest()
+    seed = int.from_bytes(digest[:8], "big")
     torch.manual_seed(seed)  # of all devices
     np.random.seed(seed % 2**32)
     random.seed(seed)
-
-
-def generator_states(device: torch.device) -> dict[str, Any]:
-    """The states of torch's, the device's, numpy's and Python's global generators, as plain values."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    states = {
-        "torch": _hex(torch.get_rng_state()),
-        "numpy": [kind, np.asarray(keys).tolist(), *rest],
-        "python": random.getstate(),
-    }
-    if device.type != "cpu":
-        states[device.type] = _hex(torch.get_device_module(device).get_rng_state())
-    return states
-
-
-def set_generator_states(states: dict[str, Any], device: torch.device) -> None:
-    """Sets what `generator_states` gave; a device's only if it was of this kind."""
-    torch.set_rng_state(_bytes(states["torch"]))
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    if device.type in states:
-        torch.get_device_module(device).set_rng_state(_bytes(states[device.type]))
-
-
-def _hex(state: Tensor) -> str:
-    return state.cpu().numpy().tobytes().hex()
-
-
-def _bytes(state: str) -> Tensor:
-    return torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8)
 
 
 def _flat(state: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:

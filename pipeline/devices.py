@@ -2,7 +2,8 @@
 
 The stage's process keeps the lock of its work and writes what comes out; of several machines ("nodes", each of which
 runs the stage) the first one's does. A batch is that of one device, cut in equal shares, so that the number of devices
-changes results by rounding alone - but for batch norm, which sees its share.
+changes results by rounding alone - but for batch norm, which sees its share, and for dropout and drop path, which
+each process draws for itself.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
@@ -41,7 +44,7 @@ def on_devices(runtime: Runtime, precision: Any, folder: Path, function: Callabl
     torch.use_deterministic_algorithms(True, warn_only=True)
     keep_freed_memory()
     if runtime.devices * runtime.nodes == 1:
-        fabric = Fabric(accelerator=runtime.accelerator, devices=1, precision=precision)
+        fabric = _fabric(runtime, precision, devices=1)
         fabric.launch()
         return function(fabric, *arguments)
     _check_nodes(runtime)
@@ -72,14 +75,29 @@ def keep_freed_memory() -> None:
 
 def _several(runtime: Runtime, precision: Any) -> Fabric:
     """Fabric whose processes are yet to be started: always here, whatever scheduler this process runs under."""
-    return Fabric(
-        accelerator=runtime.accelerator,
-        strategy="ddp_spawn",
-        devices=runtime.devices,
-        num_nodes=runtime.nodes,
-        precision=precision,
-        plugins=[LightningEnvironment()],
-    )
+    where: dict[str, Any] = {
+        "devices": runtime.devices,
+        "num_nodes": runtime.nodes,
+        "plugins": [LightningEnvironment()],
+    }
+    return _fabric(runtime, precision, strategy="ddp_spawn", **where)
+
+
+def _fabric(runtime: Runtime, precision: Any, **options: Any) -> Fabric:
+    """Raises UserError for devices that are not there, and for a precision that they do not have."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")  # refused below
+            fabric = Fabric(accelerator=runtime.accelerator, precision=precision, **options)
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        asked = (
+            f"runtime.accelerator = {runtime.accelerator} and runtime.devices = {runtime.devices} cannot be had here"
+        )
+        raise UserError(f"{asked}: {error} With accelerator: auto, devices: 1 the stage runs on any machine") from None
+    had = getattr(fabric.strategy.precision, "precision", precision)
+    if had != precision:
+        raise UserError(f"precision = {precision} needs a GPU; here it can be 32-true or {had}")
+    return fabric
 
 
 def _check_nodes(runtime: Runtime) -> None:

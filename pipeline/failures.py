@@ -44,30 +44,40 @@ def not_finite(
 
 
 @contextmanager
-def memory_told(place: str, settings: Training) -> Iterator[None]:
-    """Turns running out of memory, on a device or here, into a UserError that names the settings to lower."""
+def memory_told(place: str, advice: str) -> Iterator[None]:
+    """Turns running out of memory, on a device or here, into a UserError; `advice` names the settings to lower."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(place, settings, error) from error
+        raise _out_of_memory(place, advice, error) from error
     except RuntimeError as error:
         if "DefaultCPUAllocator" not in str(error):  # it has no class of its own
             raise
-        raise _out_of_memory(place, settings, error) from error
+        raise _out_of_memory(place, advice, error) from error
 
 
-def _out_of_memory(place: str, settings: Training, error: Exception) -> UserError:
+def _out_of_memory(place: str, advice: str, error: Exception) -> UserError:
     words = str(error).strip().partition("\n")[0] or type(error).__name__
+    return UserError(f"{place}: out of memory ({words}). {advice}")
+
+
+def smaller_batches(section: str, size: int) -> str:
+    """What saves memory where a model is run and nothing is learnt."""
+    return f"Lower {section}.batch_size = {size}" if size > 1 else f"{section}.batch_size is 1 already"
+
+
+def smaller_steps(settings: Training) -> str:
+    """What saves memory in training, the cheapest first."""
     section, size = settings.section, settings.batch_size
     batch = (
-        f"Lower {section}.batch_size = {size} and raise {section}.accumulate = {settings.accumulate} by the same "
+        f"{smaller_batches(section, size)} and raise {section}.accumulate = {settings.accumulate} by the same "
         "factor, which leaves a step what it is"
         if size > 1
-        else f"{section}.batch_size is 1 already"
+        else smaller_batches(section, size)
     )
     ways = f"; or choose smaller {section}.sizes"
     if settings.precision == "32-true":
         ways += f", or {section}.precision: bf16-mixed"
     if isinstance(settings, TrainTeacher) and not settings.checkpoint_activations:
         ways += f", or {section}.checkpoint_activations: true"
-    return UserError(f"{place}: out of memory ({words}). {batch}{ways}. Checkpoints are kept")
+    return f"{batch}{ways}. Checkpoints are kept"

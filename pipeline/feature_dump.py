@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from pipeline.batch import Batch
 from pipeline.devices import on_devices
+from pipeline.failures import memory_told, smaller_batches
 from pipeline.moments import Moments
 from pipeline.params import DumpFeatures, Runtime
 from pipeline.progress import progress
@@ -77,6 +78,12 @@ def dump(
 
 def _dump(fabric: Fabric, job: Job) -> None:
     """One process's part of `dump`."""
+    batches = smaller_batches("dump_features", job.settings.batch_size)
+    with memory_told("features", f"{batches}. Finished shards are kept"):
+        _dump_own(fabric, job)
+
+
+def _dump_own(fabric: Fabric, job: Job) -> None:
     first, ranks = fabric.global_rank == 0, fabric.world_size
     job.teacher.to(fabric.device).eval()
     missing: list[int] = fabric.broadcast(_missing_shards(job) if first else [])  # once the arrays are there

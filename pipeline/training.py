@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from pipeline.batch import Batch
 from pipeline.checkpoint import Checkpoints, Progress, Row, best_weights, finite, seed_generators
 from pipeline.devices import mean_over_ranks, on_devices, share_of_batch, share_of_windows
 from pipeline.errors import UserError
-from pipeline.failures import all_finite, memory_told, not_finite
+from pipeline.failures import all_finite, memory_told, not_finite, smaller_steps
 from pipeline.layers import recompute_blocks
 from pipeline.params import Runtime, Training, TrainTeacher
 from pipeline.progress import progress
@@ -42,10 +42,28 @@ class Terms:
 
     @property
     def total(self) -> Tensor:
-        return torch.stack([self.weights[name] * value for name, value in self.values.items()]).sum()
+        return self.shared(dict.fromkeys(self.values, 1.0))
+
+    def shared(self, shares: Mapping[str, float]) -> Tensor:
+        """The total of a part of a step: each term by the share that the part has in it."""
+        return torch.stack([self.weights[name] * shares[name] * value for name, value in self.values.items()]).sum()
 
 
 Objective = Callable[[Any, Batch], Terms]
+
+
+class Counted(NamedTuple):
+    """The windows of a batch or a step, and of them those with targets, over which alone `prediction` is a mean."""
+
+    windows: float
+    labelled: float
+
+    def over(self, term: str) -> float:
+        return self.labelled if term == "prediction" else self.windows
+
+    def shares(self, whole: Counted, terms: Iterable[str]) -> dict[str, float]:
+        """What of each term's mean over the windows of `whole` comes from these."""
+        return {term: self.over(term) / whole.over(term) if whole.over(term) else 0.0 for term in terms}
 
 
 class Task(NamedTuple):
@@ -71,6 +89,7 @@ class Run:
     optimizer: Any
     objective: Objective
     settings: Training
+    seed: int
     checkpoints: Checkpoints
     state: Progress
     before: list[int] = field(default_factory=list)  # windows of the last step
@@ -132,7 +151,8 @@ def _save_memory(model: nn.Module, settings: TrainTeacher) -> None:
 def _fit(fabric: Fabric, model: nn.Module, task: Task) -> list[Row]:
     """One process's part of `fit`: all of it, or its share of every batch."""
     settings, workers = task.settings, task.runtime.loader_workers
-    with memory_told(task.name, settings):
+    advice = smaller_steps(settings)
+    with memory_told(task.name, advice):
         run = _start(fabric, model, task)
     state, checkpoints, rank, ranks = run.state, run.checkpoints, fabric.global_rank, fabric.world_size
     size = share_of_batch(settings, task.runtime)
@@ -143,11 +163,10 @@ def _fit(fabric: Fabric, model: nn.Module, task: Task) -> list[Row]:
 
     epochs = _epochs(state, settings)
     for _ in progress(epochs, task.name, settings.epochs, "epoch", done=state.epoch) if rank == 0 else epochs:
-        seed_generators(task.seed * 100_003 + state.epoch)  # dropout; a resumed epoch draws the same
         train_loader.sampler.set_epoch(state.epoch)
         rates = _learning_rates(state, settings, math.ceil(len(train_loader) / settings.accumulate))
         row = {"epoch": float(state.epoch + 1), "learning_rate": rates[0]}
-        with memory_told(run.epoch, settings):
+        with memory_told(run.epoch, advice):
             row |= _train_epoch(run, train_loader, rates)
             row |= _validate(run, validation_loader)
         state.history.append(row)
@@ -169,7 +188,7 @@ def _start(fabric: Fabric, model: nn.Module, task: Task) -> Run:
     writes = fabric.global_rank == 0
     checkpoints = Checkpoints(task.work, task.name, model, optimizer, fabric.strategy.precision, writes)
     state = checkpoints.resume() or Progress(learning_rate=settings.learning_rate)
-    return Run(task.name, fabric, wrapped, wrapped_optimizer, task.objective, settings, checkpoints, state)
+    return Run(task.name, fabric, wrapped, wrapped_optimizer, task.objective, settings, task.seed, checkpoints, state)
 
 
 def _compiled(model: nn.Module) -> Any:
@@ -216,7 +235,6 @@ def _train_epoch(run: Run, train_loader: WindowLoader, rates: list[float]) -> Ro
     run.model.train()
     state, accumulate = run.state, run.settings.accumulate
     batches = iter(_remaining(train_loader, state.batches))
-    run.checkpoints.restore_generators()
     for rate in rates[math.ceil(state.batches / accumulate) :]:
         _step(run, list(itertools.islice(batches, accumulate)), rate)
         if state.batches < len(train_loader):
@@ -239,23 +257,7 @@ def _remaining(train_loader: WindowLoader, done: int) -> WindowLoader:
 
 def _step(run: Run, batches: list[Batch], rate: float) -> None:
     """One step of the optimizer, by the mean gradient over the windows of all `batches`."""
-    windows = sum(len(batch.windows) for batch in batches)
-    place = f"step {run.state.batches // run.settings.accumulate + 1}"
-    # several gradients through one graph, as their norms need, can only be exchanged between processes afterwards
-    exchanged_after = run.state.batches == 0 and run.fabric.world_size > 1
-    for number, batch in enumerate(batches, start=1):
-        with run.fabric.no_backward_sync(run.model, enabled=exchanged_after or number < len(batches)):
-            terms = run.terms(run.fabric.to_device(batch), place)
-            if run.state.batches == 0:
-                run.state.gradients = _gradient_norms(run, terms)
-            if number == 1:
-                run.optimizer.zero_grad()
-            run.fabric.backward(terms.total * (len(batch.windows) / windows))
-        run.state.count(mean_over_ranks(run.fabric, terms.values), len(batch.windows))
-    if exchanged_after:
-        own = _gradients(run.optimizer)
-        for name, mean in mean_over_ranks(run.fabric, own).items():
-            own[name].copy_(mean)
+    _accumulate_gradients(run, batches)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     if run.settings.clip_norm is not None:
@@ -265,8 +267,46 @@ def _step(run: Run, batches: list[Batch], rate: float) -> None:
     run.before = [window for batch in batches for window in batch.windows.tolist()]
 
 
+def _accumulate_gradients(run: Run, batches: list[Batch]) -> None:
+    """Leaves the mean gradient over the windows of all `batches` and processes, and counts the terms."""
+    here = [Counted(len(batch.windows), batch.labels) for batch in batches]
+    everywhere = _mean_counts(run.fabric, batches, here)
+    step = Counted(sum(each.windows for each in everywhere), sum(each.labelled for each in everywhere))
+    place = f"step {run.state.batches // run.settings.accumulate + 1}"
+    # several gradients through one graph, as their norms need, can only be exchanged between processes afterwards
+    exchanged_after = run.state.batches == 0 and run.fabric.world_size > 1
+    for number, (batch, own, mean) in enumerate(zip(batches, here, everywhere, strict=True), start=1):
+        seed_generators(run.seed, run.state.epoch, run.state.batches, run.fabric.global_rank)  # for dropout
+        with run.fabric.no_backward_sync(run.model, enabled=exchanged_after or number < len(batches)):
+            terms = run.terms(run.fabric.to_device(batch), place)
+            if run.state.batches == 0:
+                run.state.gradients = _gradient_norms(run, terms)
+            if number == 1:
+                run.optimizer.zero_grad()
+            run.fabric.backward(terms.shared(own.shares(step, terms.values)))
+        shares = own.shares(mean, terms.values)
+        values = {name: shares[name] * value for name, value in terms.values.items()}
+        run.state.count(mean_over_ranks(run.fabric, values), {name: mean.over(name) for name in values})
+    if exchanged_after:
+        gradients = _gradients(run.optimizer)
+        for name, value in mean_over_ranks(run.fabric, gradients).items():
+            gradients[name].copy_(value)
+
+
+def _mean_counts(fabric: Fabric, batches: list[Batch], own: list[Counted]) -> list[Counted]:
+    """Of each batch what a process has of it in the mean: shares are of one size, their labelled windows are not."""
+    if fabric.world_size == 1 or batches[0].labelled is None:
+        return own
+    labelled = torch.tensor([counted.labelled for counted in own], device=fabric.device)
+    means = mean_over_ranks(fabric, {"labelled": labelled})["labelled"].tolist()
+    return [counted._replace(labelled=mean) for counted, mean in zip(own, means, strict=True)]
+
+
 def _gradient_norms(run: Run, terms: Terms) -> Row:
-    """The norm of each weighted term's gradient: what share of a step each term can claim."""
+    """The norm of each weighted term's gradient: what share of a step each term can claim.
+
+    One that is not finite is left out. It may come with losses that are, in half precision: then the step is not taken.
+    """
     scaler = getattr(run.fabric.strategy.precision, "scaler", None)  # 16-mixed multiplies the loss
     scale = scaler.get_scale() if scaler else 1.0
     norms: Row = {}
@@ -275,7 +315,8 @@ def _gradient_norms(run: Run, terms: Terms) -> Row:
         run.fabric.backward(terms.weights[name] * value, retain_graph=True)
         gradients = mean_over_ranks(run.fabric, _gradients(run.optimizer))
         squares = [gradient.float().pow(2).sum() for gradient in gradients.values()]
-        norms[f"gradient_{name}"] = torch.stack(squares).sum().sqrt().item() / scale
+        norm = torch.stack(squares).sum().sqrt().item() / scale
+        norms |= {f"gradient_{name}": norm} if math.isfinite(norm) else {}
     return norms
 
 

@@ -94,16 +94,11 @@ class WindowDataset(Dataset[Batch]):
 
 
 class WindowLoader(DataLoader[Batch]):
-    """torch's loader; without workers it leaves out the profiler's mark on each batch, up to a fifth of the reading.
-
-    It draws one number from torch's global generator whenever it starts, as torch's own does for its workers'
-    seeds: what a model draws afterwards must not depend on who reads.
-    """
+    """torch's loader; without workers it leaves out the profiler's mark on each batch, up to a fifth of the reading."""
 
     def __iter__(self) -> Any:
         if self.num_workers:
             return super().__iter__()
-        torch.empty((), dtype=torch.int64).random_()
         dataset: Any = self.dataset
         batches: Any = self.batch_sampler
         return (dataset.__getitems__(indices) for indices in batches)

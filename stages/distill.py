@@ -10,7 +10,7 @@ from pipeline.embeddings import read_by
 from pipeline.features import Features, Forecasts, origin
 from pipeline.models import Problem
 from pipeline.params import Params
-from pipeline.stage import run
+from pipeline.stage import code, run
 from pipeline.store import Store
 from pipeline.students.base import build, save_student
 from pipeline.windows import WindowDataset
@@ -34,15 +34,10 @@ def main(params: Params, student: str, method: str) -> None:
     validation = WindowDataset(store, "validation", features=features, forecasts=forecasts)
     inputs = [paths.STORE, *([left] if taught else [])]
     values = [student, method, decisive(settings, student, method), loss.weights]
-    code = [f"pipeline.{name}" for name in ("training", "checkpoint", "devices", "distillation", "layers")]
-    code += ["pipeline.students.base", f"pipeline.students.{student}"]
-    code += [f"pipeline.losses.{name}" for name in (method, "spectrum", "s2kd")]
+    decided_by = code("distill", student=student, method=method)
     # kept, because a sweep of beta comes back to a baseline that beta does not touch
-    kept, target = (
-        Work("distill", inputs, values, code, keep=24, node=params.runtime.node),
-        paths.distilled(student, method),
-    )
-    with kept as work, work.output(target) as folder:
+    kept = Work("distill", inputs, values, decided_by, keep=24, node=params.runtime.node)
+    with kept as work, work.output(paths.distilled(student, method)) as folder:
         for seed in params.seeds:
             torch.manual_seed(seed)
             model = DistilledStudent(build(problem=Problem.of(store, settings.residual), **arguments), features, loss)

@@ -8,7 +8,7 @@ from pipeline.embeddings import read_by
 from pipeline.feature_dump import dump
 from pipeline.features import origin
 from pipeline.params import Params
-from pipeline.stage import run
+from pipeline.stage import code, run
 from pipeline.store import Store
 from pipeline.teachers.base import load
 from pipeline.windows import WindowDataset
@@ -19,9 +19,8 @@ def main(params: Params, modality: str = "multimodal") -> None:
     """Runs one teacher once over the windows that students learn from."""
     store, text, teacher = Store(paths.STORE), read_by(modality), paths.teacher(modality)
     inputs = [paths.STORE, teacher, *([paths.EMBEDDINGS] if text else [])]
-    code = [f"pipeline.{name}" for name in ("feature_dump", "moments", "layers", "teachers.base")]
-    code += [f"pipeline.teachers.{params.teacher}"]
-    with Work("dump_features", inputs, params.dump_features, code, node=params.runtime.node) as work:
+    decided_by = code("dump_features", teacher=params.teacher, modality=modality)
+    with Work("dump_features", inputs, params.dump_features, decided_by, node=params.runtime.node) as work:
         dump(
             load(teacher),
             WindowDataset(store, "train", text=text),

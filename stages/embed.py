@@ -13,7 +13,7 @@ from pipeline import captions, embeddings, paths
 from pipeline.embedders import EMBEDDERS
 from pipeline.params import Params
 from pipeline.progress import progress
-from pipeline.stage import run
+from pipeline.stage import code, run
 from pipeline.work import Work, fingerprint, replacing, write_json
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,7 @@ def main(params: Params) -> None:
     log.info("%d distinct captions of up to %d tokens; %d cut at %d", len(texts), lengths.max(), cut, limit)
     about = {"embedder": params.embedder, "model": embedder.name, "max_tokens": limit, "captions_cut": cut}
     about["captions"] = fingerprint([paths.CAPTIONS])
-    code = ["pipeline.embeddings", "pipeline.embedders.huggingface", type(embedder).__module__]
-    with Work("embed", [paths.CAPTIONS], [about, params.embed], code) as work:
+    with Work("embed", [paths.CAPTIONS], [about, params.embed], code("embed")) as work:
         folder = work.path("embeddings.zarr")
         embeddings.create(folder, np.minimum(lengths, limit), embedder.dimension, of_window, about)
         filling = embeddings.fill(folder, texts, embedder.embed, params.embed.batch_size)

@@ -13,17 +13,13 @@ from pipeline.caption_quality import quality
 from pipeline.comparison import compare_all
 from pipeline.embeddings import Embeddings
 from pipeline.evaluation import example_positions, examples, score_all
+from pipeline.failures import memory_told, smaller_batches
 from pipeline.forecasters import Forecasters
-from pipeline.metrics import METRICS
 from pipeline.params import Params
-from pipeline.stage import run
+from pipeline.stage import code, run
 from pipeline.store import Store
 from pipeline.windows import WindowDataset
 from pipeline.work import Work, replacing, write_json
-
-MODULES = ("evaluation", "forecasters", "diagnostics", "climatology", "extremes", "spectra", "vehicles", "rollout")
-OF_INT8 = ("precisions", "choice", "export", "quantisation", "serving.model", "serving.spec")
-CODE = [*(f"pipeline.{name}" for name in MODULES + OF_INT8), *(entry.partition(":")[0] for entry in METRICS.values())]
 
 
 def main(params: Params) -> None:
@@ -33,7 +29,9 @@ def main(params: Params) -> None:
     test = WindowDataset(store, "test", text=Embeddings(paths.EMBEDDINGS))
     forecasters = Forecasters.of(params, store)
     inputs = [paths.STORE, paths.EMBEDDINGS, *forecasters.folders.values()]
-    with Work("evaluate", inputs, settings, CODE) as work, replacing(paths.EVALUATE) as folder:
+    advice = f"{smaller_batches('evaluate', settings.batch_size)}. Models that were scored are kept"
+    work_of = Work("evaluate", inputs, settings, code("evaluate"))
+    with memory_told("test windows", advice), work_of as work, replacing(paths.EVALUATE) as folder:
         gauges = diagnostics.yardsticks(test, settings)
         scores = score_all(forecasters, test, settings.batch_size, work, params.runtime.loader_workers, gauges)
         rolled = rollout.errors_of_all(forecasters, test, settings.rollout, settings.batch_size, work)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from pkgutil import walk_packages
 
-from pipeline import context, datasets, paths, transfer
+from pipeline import context, paths, transfer
 from pipeline.datasets import DATASETS
 from pipeline.ingest import STORE, ingest
 from pipeline.params import Params
-from pipeline.stage import run
+from pipeline.stage import code, run
 from pipeline.work import Work, replacing, write_json
 
 log = logging.getLogger(__name__)
@@ -24,10 +23,7 @@ def main(params: Params) -> None:
     source = DATASETS.load(params.dataset)(params.fetch, params.ingest, params.seed)
     raw = context.joined(source.open(paths.FETCH), paths.FETCH / transfer.CONTEXT)
     settings = {"dataset": params.dataset, "ingest": params.ingest}
-    readers = {module.name for module in walk_packages(datasets.__path__, f"{datasets.__name__}.")}
-    modules = ("context", "ingest", "planning", "splits", "store", "shards", "shard_file", "moments")
-    code = readers | {f"pipeline.{name}" for name in modules}
-    with Work("ingest", inputs=[paths.FETCH], params=settings, code=code) as work:
+    with Work("ingest", inputs=[paths.FETCH], params=settings, code=code("ingest")) as work:
         scheduler = params.runtime.dask_scheduler
         time_stamps = raw.attrs.get("time_stamps", source.time_stamps)
         summary = ingest(raw, params.ingest, work.folder, time_stamps, source.description, scheduler)

@@ -12,7 +12,7 @@ from pipeline.distillation import TeacherObjective
 from pipeline.embeddings import read_by
 from pipeline.models import Problem
 from pipeline.params import Params
-from pipeline.stage import run
+from pipeline.stage import code, run
 from pipeline.store import Store
 from pipeline.teachers.base import build, save_teacher
 from pipeline.windows import WindowDataset
@@ -33,10 +33,11 @@ def main(params: Params, modality: str = "multimodal") -> None:
     torch.manual_seed(params.seed)
     teacher = build(problem=Problem.of(store, settings.residual), **arguments)
     teacher.normaliser.set(statistics.mean, statistics.std)
-    code = ["pipeline.training", "pipeline.checkpoint", "pipeline.devices", "pipeline.distillation", "pipeline.layers"]
-    code += ["pipeline.teachers.base", f"pipeline.teachers.{params.teacher}"]
+    decided_by = code("train_teacher", teacher=params.teacher, modality=modality)
     inputs = [paths.STORE, *([paths.EMBEDDINGS] if text else [])]
-    with Work("train_teacher", inputs, [arguments, settings, params.seed], code, node=params.runtime.node) as work:
+    with Work(
+        "train_teacher", inputs, [arguments, settings, params.seed], decided_by, node=params.runtime.node
+    ) as work:
         history = training.fit(
             teacher,
             TeacherObjective(statistics),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 import sys
@@ -184,23 +185,63 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(tmp_path: P
     assert int(rest) < 3 * STEPS
 
 
-def test_generators_go_on_where_they_were() -> None:
-    def draw() -> list[float]:
+def test_each_place_in_a_run_draws_numbers_of_its_own() -> None:
+    def drawn(*place: int) -> tuple[float, ...]:
+        checkpoint.seed_generators(*place)
         numbers = [np.random.standard_normal(), random.gauss(), random.random(), float(torch.randn(()))]
-        return [float(number) for number in numbers]
+        return tuple(float(number) for number in numbers)
 
-    device = torch.device("cpu")
-    checkpoint.seed_generators(3)
-    draw()  # an odd number of normal ones: the generators of numpy and Python keep another for later
-    states = checkpoint.generator_states(device)
-    expected = draw()
-    assert draw() != expected
-    checkpoint.set_generator_states(states, device)
-    assert draw() == expected
-    checkpoint.seed_generators(3)
-    first = draw()
-    checkpoint.seed_generators(3)
-    assert draw() == first
+    places = [(1, 0, 0, 0), (1, 0, 0, 1), (1, 0, 1, 0), (1, 1, 0, 0), (2, 0, 0, 0)]
+    draws = {place: drawn(*place) for place in places}
+    for numbers in zip(*draws.values(), strict=True):
+        assert len(set(numbers)) == len(places)
+    assert {place: drawn(*place) for place in reversed(places)} == draws
+
+
+class Steep(nn.Module):
+    """Its gradients overflow half precision as long as losses are scaled by more than a few thousand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(4, 4, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.layer(inputs.flatten(1, 2) / 54000)
+        return scores.unflatten(1, (2, 2))
+
+
+def in_half_precision(sets: Sets, scale: float, work: str) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """`fit`'s loop with scaled losses, which Fabric itself sets up on a GPU alone."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.precision import MixedPrecision
+
+    from pipeline.training import Task, _fit
+
+    torch.manual_seed(0)
+    model, settings = Steep(), Training(epochs=3, batch_size=10, learning_rate=0.01)
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=[plugin])
+    with Work(work, keep=1) as parts:
+        task = Task(Objective(), *sets, settings, 1, Runtime(accelerator="cpu"), parts, "model")
+        return _fit(fabric, model, task), dict(model.state_dict())
+
+
+def test_steps_whose_scaled_gradients_overflow_are_left_out_and_training_goes_on(sets: Sets) -> None:
+    history, weights = in_half_precision(sets, 2.0**127, "overflowing")
+    assert "gradient_prediction" not in history[0]
+    assert all(math.isfinite(value) for row in history for value in row.values())
+    assert (
+        history[0]["validation_prediction"] == history[2]["validation_prediction"]
+    )  # six steps halve a scale six times
+    torch.manual_seed(0)
+    assert torch.equal(weights["layer.weight"], Steep().layer.weight)
+
+
+def test_scaled_losses_report_the_gradients_of_unscaled_ones_and_learn(sets: Sets) -> None:
+    history, _ = in_half_precision(sets, 2.0**10, "scaled")
+    smaller, _ = in_half_precision(sets, 2.0**4, "hardly")
+    assert history[0]["gradient_prediction"] == pytest.approx(smaller[0]["gradient_prediction"], rel=0.02)
+    assert history[2]["validation_prediction"] < history[0]["validation_prediction"]
 
 
 def test_the_scale_of_losses_in_half_precision_is_part_of_the_state(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pipeline.params import Runtime, Training, TrainTeacher
 from pipeline.store import Store
 from pipeline.teachers.base import build
 from pipeline.training import Terms, fit
-from pipeline.windows import WindowDataset, shuffled_loader
+from pipeline.windows import WindowDataset, shown, shuffled_loader
 from pipeline.work import Work
 from tests.core import TEXT_WIDTH, write_embeddings
 from tests.helpers import make_store
@@ -35,9 +35,9 @@ MEAN, STD = torch.tensor([54000.0, 275.0])[:, None, None], torch.tensor([3000.0,
 
 
 class Model(nn.Module):
-    def __init__(self, norm: bool = False) -> None:
+    def __init__(self, norm: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
-        middle = nn.BatchNorm2d(6) if norm else nn.Identity()
+        middle = nn.BatchNorm2d(6) if norm else nn.Dropout(dropout)
         self.layers = nn.Sequential(nn.Conv2d(4, 6, 3, padding=1), middle, nn.ReLU(), nn.Conv2d(6, 4, 1))
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -60,6 +60,18 @@ class Objective:
         return Terms({"prediction": prediction, "size": forecast.abs().mean()}, {"prediction": 1.0, "size": 0.01})
 
 
+class Labelled(Objective):
+    """The prediction over windows whose targets may be learnt from alone, as a student with a teacher has it."""
+
+    def __call__(self, model: Any, batch: Batch) -> Terms:
+        if batch.labelled is None:
+            return super().__call__(model, batch)
+        forecast = model(batch.inputs)
+        squares = (forecast - (batch.targets - MEAN) / STD).square().mean((1, 2, 3, 4))[batch.labelled]
+        prediction = squares.mean() if len(squares) else forecast.sum() * 0.0
+        return Terms({"prediction": prediction, "size": forecast.abs().mean()}, {"prediction": 1.0, "size": 0.01})
+
+
 @pytest.fixture
 def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sets:
     monkeypatch.chdir(tmp_path)
@@ -74,11 +86,12 @@ def run(
     objective: Any = None,
     work: str = "work",
     norm: bool = False,
+    dropout: float = 0.0,
     nodes: int = 1,
     **settings: Any,
 ) -> tuple[list[dict[str, float]], nn.Module]:
     torch.manual_seed(0)
-    model = Model(norm)
+    model = Model(norm, dropout)
     values = Training.model_validate({"epochs": 3, "batch_size": 4, "learning_rate": 0.01} | settings)
     runtime = Runtime(accelerator="cpu", devices=devices, nodes=nodes)
     with Work(work, node=runtime.node) as parts:
@@ -100,16 +113,39 @@ def test_two_processes_learn_what_one_does_at_an_equal_batch(sets: Sets) -> None
     assert_close(run(sets, 2, work="two", **settings), run(sets, 1, work="one", **settings))
 
 
+def with_few_targets(sets: Sets) -> Sets:
+    """Of 20 training windows the targets of 3; a teacher's features would make it show all windows."""
+    store = sets[0].store
+    train = WindowDataset(store, "train", limit=20)
+    train.numbers, train.labelled = shown(train.numbers, 3, taught=True)
+    return train, sets[1]
+
+
+@pytest.mark.parametrize(("devices", "size", "accumulate"), [(1, 2, 4), pytest.param(2, 4, 2, marks=pytest.mark.slow)])
+def test_windows_with_targets_count_alike_however_a_step_is_cut(
+    sets: Sets, devices: int, size: int, accumulate: int
+) -> None:
+    """Steps of 8 windows: parts of 2 have 0, 1 or 2 with targets, and the prediction is a mean over these alone."""
+    few = with_few_targets(sets)
+    assert len({batch.labels for batch in shuffled_loader(few[0], 2, seed=1, rank=0, ranks=1)}) > 1
+    cut = run(few, devices, Labelled(), work="cut", batch_size=size, accumulate=accumulate)
+    whole = run(few, 1, Labelled(), work="whole", batch_size=8)
+    for history in (cut[0], whole[0]):
+        for row in history:
+            del row["gradient_prediction"], row["gradient_size"]  # of an epoch's first batch, which is smaller
+    assert_close(cut, whole)
+
+
 @pytest.mark.slow
 def test_a_loss_that_breaks_in_one_process_ends_both_and_a_repeated_run_ends_in_the_same_bytes(sets: Sets) -> None:
     order = shuffled_loader(sets[0], 2, seed=1, rank=1, ranks=2)
     windows = [batch.windows.tolist() for batch in order][-1]  # the second process's, of the last step
     with pytest.raises(UserError, match="model, epoch 1, step 5: the loss is not finite: prediction = nan") as error:
-        run(sets, 2, Objective(windows[0]), work="broken")
+        run(sets, 2, Objective(windows[0]), work="broken", dropout=0.3)
     assert f"windows {windows}" in str(error.value)
     (folder,) = Path(".work/broken").glob("*[0-9a-f]")
     assert [path.name[:13] for path in folder.glob("[a-z]*")] == ["model-00000-0"]
-    repeated, undisturbed = run(sets, 2, work="broken"), run(sets, 2, work="undisturbed")
+    repeated, undisturbed = run(sets, 2, work="broken", dropout=0.3), run(sets, 2, work="undisturbed", dropout=0.3)
     assert repeated[0] == undisturbed[0]
     for name, value in repeated[1].state_dict().items():
         assert torch.equal(value, undisturbed[1].state_dict()[name])
@@ -241,3 +277,22 @@ print(psutil.Process().memory_info().rss - before > 2**26)
 """
     printed = subprocess.run([sys.executable, "-c", program, str(keep)], capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == str(keep)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_device_that_is_not_there_is_told_with_what_is(tmp_path: Path, devices: int) -> None:
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(
+        UserError, match=f"runtime.accelerator = gpu and runtime.devices = {devices} cannot be had"
+    ) as error:
+        on_devices(Runtime(accelerator="gpu", devices=devices), "32-true", tmp_path, print)
+    assert "accelerator: auto" in str(error.value)
+
+
+def test_float16_is_refused_where_it_would_quietly_become_bfloat16(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    with pytest.raises(UserError, match="precision = 16-mixed needs a GPU; here it can be 32-true or bf16-mixed"):
+        on_devices(Runtime(accelerator="cpu"), "16-mixed", tmp_path, print)
+    assert not [warning for warning in recwarn if "AMP" in str(warning.message)]

@@ -166,6 +166,18 @@ def test_stages_depend_on_the_code_of_another_data_set_too(tmp_path: Path) -> No
     }
 
 
+def test_what_was_trained_is_taken_up_again_but_not_after_its_code_has_changed(built: Clone, tmp_path: Path) -> None:
+    clone, stage = built.copied(tmp_path / "clone"), "distill@unet-baseline"
+    before = clone.outputs()
+    assert "resuming" in clone.dvc("repro", "--single-item", "--force", stage).output
+    windows = clone.root / "pipeline" / "windows.py"
+    windows.write_text(windows.read_text() + "\n# reads the same\n")
+    again = clone.dvc("repro", "--single-item", stage)
+    assert again.stages == [stage]
+    assert "resuming" not in again.output
+    assert clone.outputs() == before
+
+
 @pytest.mark.parametrize(
     ("stage", "foreign"),
     [

@@ -243,3 +243,14 @@ def test_a_broken_writer_stops_the_dump(store: Store, monkeypatch: pytest.Monkey
     monkeypatch.setattr(feature_dump, "write_shard", full)
     with pytest.raises(OSError, match="No space left"):
         run(store, Path("features.zarr"))
+
+
+def test_memory_that_runs_out_names_the_batch_to_make_smaller(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: object) -> None:
+        torch.empty(1 << 50, dtype=torch.uint8)
+
+    monkeypatch.setattr(Teacher, "forward", too_large)
+    with pytest.raises(
+        UserError, match=r"features: out of memory .* Lower dump_features.batch_size = 4. Finished shards"
+    ):
+        run(store, Path("features.zarr"))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.stage import code
+
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = '''
 import logging
@@ -79,3 +81,15 @@ def test_a_missing_option_is_named() -> None:
     done = act("--student", "unet")
     assert done.returncode == 2
     assert "--method" in done.stderr
+
+
+def test_the_code_that_decides_a_stage_is_what_it_depends_on_with_the_chosen_names() -> None:
+    modules = code("distill", student="resnet", method="kd")
+    assert {"stages.distill", "pipeline.windows", "pipeline.students.resnet", "pipeline.losses.kd"} <= set(modules)
+    assert "pipeline.students.unet" not in modules
+    assert {"pipeline.datasets", "pipeline.datasets.files.netcdf3"} <= set(code("ingest"))  # whole rooms
+
+
+def test_a_stage_without_the_name_of_what_it_trains_is_a_bug() -> None:
+    with pytest.raises(KeyError, match="method"):
+        code("distill", student="resnet")

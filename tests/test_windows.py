@@ -193,18 +193,6 @@ def maps_of(fields: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_a_model_draws_does_not_depend_on_who_reads(workers: int) -> None:
-    dataset = WindowDataset(make_store(Path("store.zarr"), shape=(4, 8)), "train", limit=20)
-    torch.manual_seed(5)
-    torch.empty((), dtype=torch.int64).random_()
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    batches = iter(shuffled_loader(dataset, 5, seed=1, rank=0, ranks=1, workers=workers))
-    assert torch.equal(torch.rand(3), expected)
-    assert sum(len(batch.windows) for batch in batches) == 20
-
-
-@pytest.mark.parametrize("workers", [0, 2])
 def test_windows_in_order_come_in_order_from_workers_too(workers: int) -> None:
     dataset = WindowDataset(make_store(Path("store.zarr"), shape=(4, 8)), "validation")
     batches = loader(dataset, 3, workers)

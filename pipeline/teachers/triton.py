@@ -10,7 +10,7 @@ of its value, normal initialisation of 0.02 of linear layers. Left out: the conv
 experiment. The multigrid cycle that the article describes is not in the public code, nor here. Attention goes through
 the fused kernel, so memory grows with the tokens and not with their square; heads as wide as a multiple of 8 suit it.
 
-`PAPER_SIZES` on `PAPER_PROBLEM` has 149.7 M parameters with the alignment (N = 2, 8 heads, text of width 384), as the
+`PAPER_SIZES` on `PAPER_PROBLEM` has 149.6 M parameters with the alignment (N = 2, 8 heads, text of width 384), as the
 150.2 M of S2-KD's Table 1, which states no sizes.
 """
 

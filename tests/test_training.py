@@ -19,9 +19,12 @@ from torch import Tensor, nn
 from pipeline import checkpoint, paths
 from pipeline.batch import Batch
 from pipeline.checkpoint import Progress
+from pipeline.distillation import DistilledStudent, StudentObjective, distillation_loss
 from pipeline.errors import UserError
 from pipeline.failures import memory_told, smaller_steps
+from pipeline.models import Problem
 from pipeline.params import Distill, Runtime, Training, TrainTeacher
+from pipeline.students.base import build
 from pipeline.training import Terms, _advance, _learning_rates, fit, one_cycle, write_history
 from pipeline.windows import WindowDataset, shuffled_loader
 from pipeline.work import Work
@@ -474,6 +477,23 @@ def test_a_compiled_model_learns_the_same_and_its_weights_keep_their_names(
     assert list(compiled.state_dict()) == list(plain.state_dict())
     for name, value in compiled.state_dict().items():
         torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler, which torch.compile needs")
+def test_a_student_compiles_as_it_is(sets: Sets, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(Path("inductor").absolute()))
+    store = sets[0].store
+    baseline = StudentObjective(store.description.statistics, distillation_loss("baseline", 0.5, 1.0), None, "raw")
+    histories = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        student = build("mlp_mixer", Problem.of(store), {"width": 8, "layers": 1, "patch": 4})
+        student.normaliser.set(MEAN[:, 0, 0], STD[:, 0, 0])
+        model = DistilledStudent(student, None)
+        histories.append(run(sets, model, baseline, f"compiled-{compiled}", epochs=2, batch_size=10, compile=compiled))
+    for row, other in zip(*histories, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
 
 
 def test_bf16_mixed_trains_and_keeps_float32_weights(sets: Sets) -> None:

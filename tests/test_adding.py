@@ -21,6 +21,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("adding")
     for folder in ("pipeline", "stages"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", root)
     for kind, name, text in BLOCK.findall((ROOT / "docs/adding.md").read_text()):
         path = root / name
         if kind == "file":

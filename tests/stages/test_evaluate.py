@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +143,17 @@ def test_a_missing_student_is_named(evaluated: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(evaluated)
     with pytest.raises(UserError, match="unet-baseline/seed-44"):
         evaluate.main(trained_params(seeds=[42, 43, 44]))
+
+
+def test_memory_that_runs_out_names_the_batch_to_make_smaller_and_loses_nothing(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object) -> None:
+        torch.empty(1 << 50, dtype=torch.uint8)
+
+    monkeypatch.chdir(shutil.copytree(evaluated, tmp_path / "copy"))
+    before = (paths.EVALUATE / "metrics.json").read_bytes()
+    monkeypatch.setattr(evaluate, "score_all", too_large)
+    with pytest.raises(UserError, match=r"test windows: out of memory .* Lower evaluate.batch_size = \d+. Models that"):
+        evaluate.main(trained_params())
+    assert (paths.EVALUATE / "metrics.json").read_bytes() == before

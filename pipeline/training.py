@@ -279,12 +279,12 @@ def _accumulate_gradients(run: Run, batches: list[Batch]) -> None:
         seed_generators(run.seed, run.state.epoch, run.state.batches, run.fabric.global_rank)  # for dropout
         with run.fabric.no_backward_sync(run.model, enabled=exchanged_after or number < len(batches)):
             terms = run.terms(run.fabric.to_device(batch), place)
+            shares = own.shares(mean, terms.values)
             if run.state.batches == 0:
-                run.state.gradients = _gradient_norms(run, terms)
+                run.state.gradients = _gradient_norms(run, terms, shares)
             if number == 1:
                 run.optimizer.zero_grad()
             run.fabric.backward(terms.shared(own.shares(step, terms.values)))
-        shares = own.shares(mean, terms.values)
         values = {name: shares[name] * value for name, value in terms.values.items()}
         run.state.count(mean_over_ranks(run.fabric, values), {name: mean.over(name) for name in values})
     if exchanged_after:
@@ -302,17 +302,18 @@ def _mean_counts(fabric: Fabric, batches: list[Batch], own: list[Counted]) -> li
     return [counted._replace(labelled=mean) for counted, mean in zip(own, means, strict=True)]
 
 
-def _gradient_norms(run: Run, terms: Terms) -> Row:
+def _gradient_norms(run: Run, terms: Terms, shares: Mapping[str, float]) -> Row:
     """The norm of each weighted term's gradient: what share of a step each term can claim.
 
-    One that is not finite is left out. It may come with losses that are, in half precision: then the step is not taken.
+    shares: this process's in the batch that all have together. A norm that is not finite is left out: in half
+    precision it may come with losses that are, and then the step is not taken.
     """
     scaler = getattr(run.fabric.strategy.precision, "scaler", None)  # 16-mixed multiplies the loss
     scale = scaler.get_scale() if scaler else 1.0
     norms: Row = {}
     for name, value in terms.values.items():
         run.optimizer.zero_grad()
-        run.fabric.backward(terms.weights[name] * value, retain_graph=True)
+        run.fabric.backward(terms.weights[name] * shares[name] * value, retain_graph=True)
         gradients = mean_over_ranks(run.fabric, _gradients(run.optimizer))
         squares = [gradient.float().pow(2).sum() for gradient in gradients.values()]
         norm = torch.stack(squares).sum().sqrt().item() / scale

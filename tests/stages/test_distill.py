@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,22 @@ def test_coming_back_to_a_setting_takes_up_what_was_trained(caplog: pytest.LogCa
     caplog.clear()
     assert weights("s2kd", beta=0.1) == first
     assert "resuming after epoch 2" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target_windows", [None, 5])
+def test_two_processes_distil_what_one_does_within_rounding(target_windows: int | None) -> None:
+    """The MLP-Mixer, which has neither batch norm nor dropout: nothing but the order of sums may differ."""
+    histories = []
+    for devices in (1, 2):
+        sizes = {"mlp_mixer": {"width": 8, "layers": 1, "patch": 4}}
+        settings = {"sizes": sizes, "batch_size": 8, "accumulate": 2, "target_windows": target_windows}
+        params = training_params(distill=settings, runtime={"devices": devices})
+        distill.main(params, "mlp_mixer", "s2kd")
+        histories.append(json.loads((paths.distilled("mlp_mixer", "s2kd") / "seed-42/history.json").read_text()))
+        shutil.rmtree(paths.WORK)  # or the first run would be taken up
+    for row, other in zip(*histories, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
 
 
 def test_fitnet_learns_from_the_vision_teacher_and_s2kd_from_the_multimodal_one() -> None:

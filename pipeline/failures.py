@@ -69,15 +69,13 @@ def smaller_batches(section: str, size: int) -> str:
 def smaller_steps(settings: Training) -> str:
     """What saves memory in training, the cheapest first."""
     section, size = settings.section, settings.batch_size
-    batch = (
-        f"{smaller_batches(section, size)} and raise {section}.accumulate = {settings.accumulate} by the same "
-        "factor, which leaves a step what it is"
-        if size > 1
-        else smaller_batches(section, size)
-    )
-    ways = f"; or choose smaller {section}.sizes"
+    ways = smaller_batches(section, size)
+    if size > 1:
+        ways += f" and raise {section}.accumulate = {settings.accumulate} by the same factor"
+        ways += ", which leaves a step what it is"
+    ways += f"; or choose smaller {section}.sizes"
     if settings.precision == "32-true":
         ways += f", or {section}.precision: bf16-mixed"
     if isinstance(settings, TrainTeacher) and not settings.checkpoint_activations:
         ways += f", or {section}.checkpoint_activations: true"
-    return f"{batch}{ways}. Checkpoints are kept"
+    return f"{ways}. Checkpoints are kept"
